@@ -1,0 +1,54 @@
+"""The channel in memory: a log in this process. It knows nothing of other backends, and cannot be lost."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import anyio
+import anyio.lowlevel
+
+from hello.channel import BATCH, WORD_SECONDS, Batch
+from hello.log import Log
+from hello.message import ORIGIN, Entry, Message, Position
+
+
+class MemoryChannel:
+    """See `hello.channel` for what it promises. It runs on asyncio and on trio, in real and in virtual time."""
+
+    def __init__(self, history: int) -> None:
+        self._log: Log[Entry] = Log(history)
+        self._changed = anyio.Event()
+
+    async def publish(self, message: Message) -> Position:
+        await anyio.lowlevel.checkpoint()
+        if (known := self._log.find(message.id)) is not None:
+            return known
+        prev = self._log.head or ORIGIN
+        position = prev.following(time.time_ns() // 1_000_000)
+        self._log.append(Entry(position, prev, message))
+        self._changed.set()
+        self._changed = anyio.Event()
+        return position
+
+    @asynccontextmanager
+    async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
+        await anyio.lowlevel.checkpoint()
+        position = self._log.before_last(len(self._log)) if after is None else after
+        async with aclosing(self._follow(position)) as batches:
+            yield batches
+
+    async def _follow(self, position: Position | None) -> AsyncGenerator[Batch, None]:
+        caught_up = False
+        while True:
+            # Taken before the look into the log: what is published while the reader is busy sets this very event.
+            changed = self._changed
+            batch = self._log.after(position, BATCH)
+            if not batch and caught_up:
+                with anyio.move_on_after(WORD_SECONDS):
+                    await changed.wait()
+                batch = self._log.after(position, BATCH)
+            caught_up = caught_up or not batch
+            match batch:
+                case [*_, Entry(position=position)]:
+                    pass
+            yield batch

@@ -1,0 +1,215 @@
+"""The channel in Redis: a stream that is trimmed exactly, and one script that publishes. No other file imports redis.
+
+The stream `hello` holds the truth, the hash `hello:ids` the position of each message id in it. Every publish is also
+sent to the Redis channel `hello`, for whoever listens with `redis-cli SUBSCRIBE hello`; nothing here depends on that.
+
+Whatever the client library would retry or restore by itself is switched off: a command that is sent again in silence
+duplicates or loses. The caller sees every loss, as ChannelLost.
+"""
+
+import logging
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import cast
+
+import anyio
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from hello.channel import BATCH, WORD_SECONDS, Batch, ChannelLost
+from hello.message import ORIGIN, Entry, Malformed, Message, Position, told
+
+XreadReply = list[tuple[str, list[tuple[str, dict[str, str]]]]]  # stream, then its rows of position and fields
+
+log = logging.getLogger(__name__)
+
+STREAM = "hello"
+IDS = "hello:ids"
+SOCKET_SECONDS = 5.0  # without a byte in an answer for so long the server counts as gone; well above WORD_SECONDS
+CLOSE_SECONDS = 1.0  # a connection that does not close in this time is dropped as it is
+
+# A position is raised above all that this stream, or the caller's memory of an earlier one, has ever had: a wiped or
+# restored Redis goes on where the old one ended, and `prev` tells those who missed something. XADD comes first among
+# the writes and may be refused (out of memory, read-only); from then on Redis lets the script finish.
+PUBLISH = """
+local stream, ids = KEYS[1], KEYS[2]
+local history, mark_ms, mark_seq = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local id, text, broadcaster, sent_at, json = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+
+local known = redis.call('HGET', ids, id)
+if known then return known end
+
+if redis.replicate_commands then redis.replicate_commands() end  -- Redis 6: writes may follow TIME
+local prev_ms, prev_seq = mark_ms, mark_seq
+if redis.call('EXISTS', stream) == 1 then
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      local ms, seq = string.match(info[i + 1], '(%d+)-(%d+)')
+      ms, seq = tonumber(ms), tonumber(seq)
+      if ms > prev_ms or (ms == prev_ms and seq > prev_seq) then prev_ms, prev_seq = ms, seq end
+    end
+  end
+end
+local time = redis.call('TIME')
+local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
+if ms <= prev_ms then ms, seq = prev_ms, prev_seq + 1 end
+local position = string.format('%.0f-%.0f', ms, seq)
+
+local added = redis.pcall('XADD', stream, position, 'id', id, 'text', text, 'broadcaster', broadcaster,
+  'sent_at', sent_at, 'prev', string.format('%.0f-%.0f', prev_ms, prev_seq))
+if type(added) == 'table' and added.err then return added end
+redis.call('HSET', ids, id, position)
+
+local function each(entries, visit)
+  for _, entry in ipairs(entries) do
+    for i = 1, #entry[2], 2 do
+      if entry[2][i] == 'id' then visit(entry[2][i + 1], entry[1]) end
+    end
+  end
+end
+local excess = redis.call('XLEN', stream) - history
+if excess > 0 then
+  each(redis.call('XRANGE', stream, '-', '+', 'COUNT', excess), function(old) redis.call('HDEL', ids, old) end)
+  redis.call('XTRIM', stream, 'MAXLEN', '=', history)
+end
+if redis.call('HLEN', ids) ~= redis.call('XLEN', stream) then  -- one of the two was restored or deleted
+  redis.call('DEL', ids)
+  each(redis.call('XRANGE', stream, '-', '+'), function(kept, at) redis.call('HSET', ids, kept, at) end)
+end
+redis.call('PUBLISH', stream, json)
+return position
+"""
+
+# Refusals that pass, by Redis's own words; inside a script Redis 6 hides the word in the middle of its sentence, and
+# who has not logged in is refused a command of more than ten words as "unauthenticated".
+_REFUSED = re.compile(
+    r"\b(BUSY|CLUSTERDOWN|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|unauthenticated)\b"
+)
+
+
+@asynccontextmanager
+async def open_redis(url: str, *, history: int, password: str | None) -> AsyncIterator["RedisChannel"]:
+    """A channel over the Redis that `url` names; connections are made as they are needed, and closed on leaving.
+
+    Raises ValueError if the URL cannot be read.
+    """
+    async with _client(url, password) as client:
+        yield RedisChannel(url, client, history=history, password=password)
+
+
+class RedisChannel:
+    """See `hello.channel` for what it promises. It runs on asyncio only, as the client library does.
+
+    It is lost on: no connection, no answer within SOCKET_SECONDS, loading, out of memory, read-only, a refused log-in,
+    and the like. What can only be a mistake in a program (a key of another type, a broken script) falls through.
+    """
+
+    def __init__(self, url: str, client: Redis, *, history: int, password: str | None) -> None:
+        self._url = url
+        self._client = client
+        self._history = history
+        self._password = password
+        self._publish = client.register_script(PUBLISH)
+        self._mark = ORIGIN  # the highest position that this object has published or read
+
+    async def publish(self, message: Message) -> Position:
+        fields = (message.id, message.text, message.broadcaster, message.sent_at, message.to_json())
+        with _lost_for_refused():
+            reply = await self._publish(keys=[STREAM, IDS], args=[self._history, *self._mark, *fields])
+        position = Position.parse(str(reply))
+        self._mark = max(self._mark, position)
+        return position
+
+    @asynccontextmanager
+    async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
+        # A connection of its own: a blocking read would hold up every other command on a shared one.
+        async with _client(self._url, self._password) as client:
+            with _lost_for_refused():
+                start = await _start(client)  # asked in any case: to enter is to have reached the server
+            async with aclosing(self._follow(client, start if after is None else after)) as batches:
+                yield batches
+
+    async def _follow(self, client: Redis, position: Position | None) -> AsyncGenerator[Batch, None]:
+        cursor = str(position or ORIGIN)
+        block: int | None = None  # milliseconds; no waiting until the reader has caught up
+        while True:
+            with _lost_for_refused():
+                reply = await client.xread({STREAM: cursor}, count=BATCH, block=block)
+            rows = [row for _, rows in cast(XreadReply, reply) for row in rows]
+            entries = []
+            for cursor, fields in rows:
+                try:
+                    entries.append(_entry(cursor, fields))
+                except Malformed as error:
+                    # Whoever comes next names it as predecessor, so that readers are told a gap.
+                    log.warning("skipped the foreign entry %s in the stream %r: %s", cursor, STREAM, error)
+            batch = told(entries, position)
+            if entries:
+                position = entries[-1].position
+                self._mark = max(self._mark, position)
+            if not rows:
+                block = int(WORD_SECONDS * 1000)
+            if batch or not rows:
+                yield batch
+
+
+async def _start(client: Redis) -> Position | None:
+    """The position just before the oldest kept entry; None where the stream has never had one."""
+    try:
+        info = await client.xinfo_stream(STREAM)
+    except ResponseError as error:
+        if "no such key" in str(error):
+            return None
+        raise
+    if (oldest := info["first-entry"]) is None:
+        return Position.parse(info["last-generated-id"])
+    try:
+        return _entry(*oldest).prev
+    except Malformed:
+        return None  # a foreign entry names no predecessor
+
+
+def _entry(position: str, fields: dict[str, str]) -> Entry:
+    try:
+        message = Message(fields["id"], fields["text"], fields["broadcaster"], int(fields["sent_at"]))
+        return Entry(Position.parse(position), Position.parse(fields["prev"]), message)
+    except KeyError as error:
+        raise Malformed(f"it has no field {error}") from error
+    except ValueError as error:
+        raise Malformed(str(error)) from error
+
+
+@asynccontextmanager
+async def _client(url: str, password: str | None) -> AsyncIterator[Redis]:
+    client: Redis = Redis.from_url(
+        url,
+        password=password,
+        decode_responses=True,
+        encoding_errors="replace",  # a foreign entry that is no text is refused by name, not by a crash
+        protocol=2,  # with these two the shape of XREAD's reply is fixed, whatever the library's next default
+        legacy_responses=True,
+        socket_timeout=SOCKET_SECONDS,
+        socket_connect_timeout=SOCKET_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        yield client
+    finally:
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            await client.aclose()
+
+
+@contextmanager
+def _lost_for_refused() -> Iterator[None]:
+    try:
+        yield
+    except ResponseError as error:
+        if not _REFUSED.search(f"{getattr(error, 'status_code', None)} {error}"):
+            raise
+        raise ChannelLost(f"{type(error).__name__}: {error}") from error
+    except (RedisError, OSError) as error:
+        raise ChannelLost(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,39 @@
+"""What every test may ask for: an event loop of each kind, and a real Redis server."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import NoRedisServer, RedisServer
+
+
+def missing(reason: str) -> None:
+    """Skip the test for want of a tool, and say which; in CI, where all tools are installed, fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(params=["asyncio", "uvloop", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    """Every test of async code runs on all three event loops, unless it names one."""
+    match request.param:
+        case "uvloop":
+            return "asyncio", {"use_uvloop": True}
+        case name:
+            return name, {}
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A running Redis server of this test's own."""
+    try:
+        server = RedisServer(tmp_path)
+    except NoRedisServer as reason:
+        missing(str(reason))
+        raise AssertionError from reason
+    server.start()
+    yield server
+    server.kill()

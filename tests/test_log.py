@@ -1,0 +1,67 @@
+"""A bounded log against the plainest model of one: a list that is cut off at its front."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hello.log import Log
+from hello.message import ORIGIN, Entry, Gap, Message, Position
+
+
+def entries(steps: list[int]) -> list[Entry]:
+    """Entries whose positions are these steps apart; a step of 2 and more leaves room for one that is missing."""
+    made: list[Entry] = []
+    for number, step in enumerate(steps):
+        prev = made[-1].position if made else ORIGIN
+        position = Position(prev.milliseconds + step, 0)
+        lost = Position(position.milliseconds - 1, 0) if step > 2 else prev
+        made.append(Entry(position, lost, Message(str(number), "x", "b", 0)))
+    return made
+
+
+@given(
+    steps=st.lists(st.integers(1, 4), max_size=30),
+    history=st.integers(1, 12),
+    after=st.none() | st.integers(0, 100),
+    limit=st.integers(1, 40),
+)
+def test_a_log_gives_what_a_list_would(steps: list[int], history: int, after: int | None, limit: int) -> None:
+    log: Log[Entry] = Log(history)
+    made = entries(steps)
+    for entry in made:
+        log.append(entry)
+    kept = made[-history:]
+    assert len(log) == len(kept)
+    assert log.head == (made[-1].position if made else None)
+
+    position = None if after is None else Position(after, 0)
+    expected: list[Entry | Gap] = []
+    for entry in [entry for entry in kept if position is None or entry.position > position][:limit]:
+        if position is not None and entry.prev > position:
+            expected.append(Gap(position, entry.position))
+        expected.append(entry)
+        position = entry.position
+    assert log.after(None if after is None else Position(after, 0), limit) == expected
+    for entry in made:
+        assert log.find(entry.message.id) == (entry.position if entry in kept else None)
+
+
+@given(steps=st.lists(st.integers(1, 4), max_size=30), history=st.integers(1, 12), count=st.integers(0, 40))
+def test_the_newest_few_come_without_a_gap(steps: list[int], history: int, count: int) -> None:
+    log: Log[Entry] = Log(history)
+    made = entries(steps)
+    for entry in made:
+        log.append(entry)
+    given_ = log.after(log.before_last(count), 100) if made else []
+    wanted = made[-history:][-count:] if count else []
+    assert [item for item in given_ if isinstance(item, Entry)] == wanted
+    assert not given_ or isinstance(given_[0], Entry)
+
+
+def test_a_log_does_not_go_back() -> None:
+    log: Log[Entry] = Log(3)
+    one, two = entries([1, 1])
+    log.append(two)
+    for late in (one, two):
+        with pytest.raises(ValueError, match="does not come after"):
+            log.append(late)
