@@ -1,0 +1,136 @@
+"""The command: settings, logging, sockets and signals; then the system. It decides nothing about actors."""
+
+import argparse
+import json
+import logging
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from anyio.abc import TaskStatus
+from starlette.types import ASGIApp
+
+from hello.channel import open_channel
+from hello.settings import Mistakes, Settings, add_flags, load
+from hello.system import run
+from hello.web.server import listen, serve
+
+MISCONFIGURED = 2  # exit code; a failure of any other kind is 1
+
+log = logging.getLogger("hello")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one process until it is told to stop; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="hello",
+        description='Says "Hello world" at random moments, live in every open browser. Without any flag: both actors,'
+        " over memory, at http://127.0.0.1:8000.",
+        epilog="Each flag is an environment variable too: --interval-min is HELLO_INTERVAL_MIN. A flag beats it.",
+    )
+    add_flags(parser)
+    try:
+        settings = load(vars(parser.parse_args(arguments)))
+        listeners = _listen(settings)
+    except Mistakes as mistakes:
+        for line in mistakes.lines:
+            sys.stderr.write(f"hello: {line}\n")
+        return MISCONFIGURED
+    _configure_logging(settings)
+    _raise_file_limit()
+    try:
+        anyio.run(_run, settings, listeners, backend_options={"use_uvloop": sys.platform != "win32"})
+    except* Exception as errors:
+        log.critical("ended by an error", exc_info=errors)
+        return_code = 1
+    else:
+        log.info("stopped")
+        return_code = 0
+    return return_code
+
+
+async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
+    stop = anyio.Event()
+    for what, listener in listeners.items():
+        host, port = listener.getsockname()[:2]
+        what = "page" if what == "public" else "operators"
+        log.info("%s: http://%s:%d", what, f"[{host}]" if ":" in host else host, port)
+
+    async def serve_at(name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+        await serve(app, stop, listener=listeners[name], task_status=task_status)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(_watch_signals, stop, group.cancel_scope)
+        async with open_channel(settings.channel, history=settings.history, password=settings.password) as channel:
+            await run(settings, channel, serve=serve_at, stop=stop)
+        group.cancel_scope.cancel()
+
+
+async def _watch_signals(stop: anyio.Event, everything: anyio.CancelScope) -> None:
+    """The first signal drains; a second one stops at once."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: %s", signal.Signals(number).name, "stopping at once" if stop.is_set() else "stopping")
+            if stop.is_set():
+                everything.cancel()
+            stop.set()
+
+
+def _listen(settings: Settings) -> dict[str, socket.socket]:
+    wanted = {"operators": ("OPS_HOST", "OPS_PORT", settings.ops_host, settings.ops_port)}
+    if "relay" in settings.actors:
+        wanted["public"] = ("HOST", "PORT", settings.host, settings.port)
+    listeners, mistakes = {}, []
+    for what, (host_name, port_name, host, port) in wanted.items():
+        try:
+            listeners[what] = listen(host, port)
+        except OSError as error:
+            mistakes.append(f"HELLO_{host_name}, HELLO_{port_name}: cannot listen on {host}:{port}: {error.strerror}")
+    if mistakes:
+        raise Mistakes(mistakes)
+    return listeners
+
+
+def _raise_file_limit() -> None:
+    """Each browser takes a file descriptor, and the usual soft limit (1024) is far below what one process serves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _configure_logging(settings: Settings) -> None:
+    as_text = settings.log_format == "text" or (settings.log_format is None and sys.stderr.isatty())
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)-8s %(message)s") if as_text else _Json(settings.instance)
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # turning points are ours to tell
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line."""
+
+    def __init__(self, instance: str) -> None:
+        super().__init__()
+        self._instance = instance
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "instance": self._instance,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""What may be configured, with its units, defaults and limits. It starts nothing and knows no other room.
+
+Every setting is an environment variable (`HELLO_INTERVAL_MIN`) and a flag of the same name (`--interval-min`); a flag
+beats the variable. A mistake is one clear line, and all mistakes are told at once.
+"""
+
+import argparse
+import difflib
+import math
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "HELLO_"
+ACTORS = ("broadcaster", "relay")
+CHANNELS = ("memory", "redis", "rediss")
+MAX_HISTORY = 1_000_000  # entries; some 2 GB in each relay
+MAX_CLIENTS = 1_000_000  # more than one process can hold file descriptors for
+MAX_SECONDS = 86_400.0  # a day between two messages, or for a drain, is a mistyped number
+
+# Kubernetes describes a Service named hello to every pod of its namespace by variables of these beginnings.
+_SERVICE_LINK = re.compile(r"HELLO_(SERVICE|PORT)_.*")
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
+
+class Mistakes(ValueError):
+    """The configuration is wrong; each line says which setting is, and what it should be."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = tuple(lines)
+
+
+def _seconds(description: str, default: float) -> Any:
+    return Field(default, description=f"seconds; {description}", allow_inf_nan=False, le=MAX_SECONDS)
+
+
+class Settings(BaseSettings):
+    """One process's configuration, valid as a whole."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        enable_decoding=False,  # lists are comma separated, not JSON
+    )
+
+    actors: tuple[str, ...] = Field(
+        ACTORS, description="which actors this process runs, comma separated: broadcaster, relay or both"
+    )
+    channel: str = Field(
+        "memory://", description="where messages go: memory:// (this process alone), redis://HOST:PORT or rediss://…"
+    )
+    channel_password: SecretStr = Field(
+        SecretStr(""), description="password for Redis, kept out of its URL; empty means none; never logged"
+    )
+    text: str = Field("Hello world", description="what the broadcaster says, 1 to 4096 characters", max_length=4096)
+    interval_min: float = _seconds("shortest pause between two messages", 1)
+    interval_max: float = _seconds("longest pause; each is drawn uniformly between the two", 10)
+    history: int = Field(10_000, description="entries that the channel and each relay keep", ge=1, le=MAX_HISTORY)
+    host: str = Field("127.0.0.1", description="address of the public server (page and streams)", min_length=1)
+    port: int = Field(8000, description="its port; 0 takes a free one", ge=0, le=65535)
+    ops_host: str = Field("127.0.0.1", description="address of the operators' server", min_length=1)
+    ops_port: int = Field(
+        8001, description="its port, for /livez, /readyz and /metrics; 0 takes a free one", ge=0, le=65535
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="origins beyond the page's own that may open the streams, comma separated"
+    )
+    max_clients: int = Field(
+        10_000, description="browsers at once in this process; one more is refused with 503", ge=1, le=MAX_CLIENTS
+    )
+    drain_seconds: float = _seconds("over how long browsers are moved away when the process is told to stop", 10)
+    log_format: Literal["text", "json"] | None = Field(
+        None, description="text or json; unless set, text on a terminal and json elsewhere"
+    )
+    instance: str = Field(
+        default_factory=socket.gethostname,
+        description="how this process names itself in messages",
+        max_length=253,
+    )
+
+    @field_validator("actors", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @field_validator("actors")
+    @classmethod
+    def _known_actors(cls, actors: tuple[str, ...]) -> tuple[str, ...]:
+        if not actors or set(actors) - set(ACTORS) or len(set(actors)) < len(actors):
+            raise ValueError(f"name one or both of {', '.join(ACTORS)}")
+        return actors
+
+    @field_validator("channel")
+    @classmethod
+    def _readable_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            readable = parts.scheme in CHANNELS and parts.port != 0
+        except ValueError:
+            readable = False
+        if not readable or (parts.scheme != "memory" and not parts.hostname):
+            raise ValueError("give memory://, redis://HOST:PORT or rediss://HOST:PORT")
+        return url
+
+    @field_validator("text", "instance")
+    @classmethod
+    def _sayable(cls, text: str) -> str:
+        if not text.strip() or not text.isprintable():
+            raise ValueError("give at least one visible character, and no control characters")
+        return text
+
+    @field_validator("port", "ops_port", mode="before")
+    @classmethod
+    def _no_service_link(cls, port: object) -> object:
+        if isinstance(port, str) and "://" in port:
+            raise ValueError(
+                "Kubernetes set this for a Service named hello: put `enableServiceLinks: false` into the pod's spec"
+            )
+        return port
+
+    @field_validator("interval_min", "interval_max")
+    @classmethod
+    def _a_pause(cls, seconds: float) -> float:
+        if seconds <= 0:
+            raise ValueError("a pause is more than 0 seconds")
+        return seconds
+
+    @field_validator("drain_seconds")
+    @classmethod
+    def _not_negative(cls, seconds: float) -> float:
+        if math.copysign(1, seconds) < 0:
+            raise ValueError("give 0 or more seconds")
+        return seconds
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.lower() for origin in origins)
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"an origin is http(s)://HOST or http(s)://HOST:PORT and no more, not {origin!r}")
+        return origins
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        mistakes = []
+        if self.interval_min > self.interval_max:
+            mistakes.append(
+                f"{PREFIX}INTERVAL_MIN: {self.interval_min:g} is more than {PREFIX}INTERVAL_MAX ({self.interval_max:g})"
+            )
+        if self.channel.startswith("memory:") and set(self.actors) != set(ACTORS):
+            mistakes.append(
+                f"{PREFIX}CHANNEL: memory:// reaches this process alone, so that {self.actors[0]} would be by itself;"
+                f" give a redis:// URL, or {PREFIX}ACTORS={','.join(ACTORS)}"
+            )
+        if mistakes:
+            raise Mistakes(mistakes)
+        return self
+
+    @property
+    def password(self) -> str | None:
+        return self.channel_password.get_secret_value() or None
+
+    @property
+    def channel_for_logs(self) -> str:
+        """The channel's URL without user and password."""
+        parts = urlsplit(self.channel)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Let the parser know every setting, with its unit and its default."""
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=False)
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        text = {"instance": "the host's name", "log_format": "as it fits"}.get(name, str(default) or "empty")
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(
+            flag, dest=name, metavar="…", default=argparse.SUPPRESS, help=f"{field.description} (default: {text})"
+        )
+
+
+def load(flags: Mapping[str, str] | None = None) -> Settings:
+    """The configuration from these flags (by field name) and the environment.
+
+    Raises Mistakes for anything unknown or out of bounds.
+    """
+    unknown = _unknown_variables()
+    try:
+        settings = Settings(**dict(flags or {}))  # type: ignore[arg-type]  # as text, like the environment's
+    except ValidationError as error:
+        raise Mistakes([*unknown, *(line for mistake in error.errors() for line in _lines(mistake))]) from None
+    if unknown:
+        raise Mistakes(unknown)
+    return settings
+
+
+def _unknown_variables() -> list[str]:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    lines = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name):
+            near = difflib.get_close_matches(name, known, n=1)
+            lines.append(f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines
+
+
+def _lines(mistake: Any) -> Sequence[str]:
+    reason = mistake.get("ctx", {}).get("error")
+    if isinstance(reason, Mistakes):
+        return reason.lines
+    name = str(mistake["loc"][0])
+    said = str(reason) if reason else str(mistake["msg"]).lower()
+    # What was given may hold a password.
+    given = "" if name.startswith("channel") else f" (it is {str(mistake['input'])[:60]!r})"
+    return [f"{PREFIX}{name.upper()}: {said}{given}"]

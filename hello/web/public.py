@@ -1,0 +1,62 @@
+"""The public app: the page, its files, and the two streams, each answer with the headers that protect it."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hello.audience import Audience
+from hello.web.origin import stream_sources
+from hello.web.stream import Streams
+
+PAGE = Path(__file__).parent / "page"
+
+
+def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> Starlette:
+    """The app that browsers talk to."""
+    streams = Streams(audience, allowed_origins)
+
+    async def page(request: Request) -> Response:
+        return FileResponse(PAGE / "index.html")
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Mount("/page", StaticFiles(directory=PAGE)),
+            Route("/events", streams.events),
+            WebSocketRoute("/ws", streams.websocket),
+        ],
+        middleware=[Middleware(_SecurityHeaders)],
+    )
+
+
+class _SecurityHeaders:
+    """Puts the same headers on every answer, errors and refusals included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                headers = MutableHeaders(scope=message)
+                connect = f"'self' {stream_sources(Headers(scope=scope).get('host'))}".strip()
+                headers["Content-Security-Policy"] = (
+                    f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {connect};"
+                    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+                )
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Opener-Policy"] = "same-origin"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                headers.setdefault("Cache-Control", "no-cache")  # kept, but asked about: a rollout shows at once
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,201 @@
+"""The stream of frames to a browser, over WebSocket and as server-sent events: one behaviour, two ways to write."""
+
+import re
+from collections.abc import Awaitable, Callable, Collection
+
+import anyio
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from hello.audience import MOVED, Audience, Browser, Frame, Refused
+from hello.message import Malformed, Position
+from hello.metrics import now_ms
+from hello.web.origin import may_open
+
+STALL_SECONDS = 30.0  # a browser that has taken no bytes for so long is given up
+FRAMES_PER_MINUTE = 100  # a browser has nothing to say; one that says more than this is broken, or means harm
+MAX_FRAME = 4096  # bytes in one of its frames
+AHEAD_MS = 60_000  # how far a position may be ahead of this relay's clock: clocks of a cluster differ by less
+CLOSE_SECONDS = 5.0  # for the closing frame of a browser that may not be reading any more
+
+RULES_BROKEN = 1008  # RFC 6455, section 7.4.1
+FRAME_TOO_BIG = 1009
+TOO_SLOW = 1013  # "try again later"
+
+_NUMBER = re.compile(r"[0-9]{1,7}")
+
+
+def start_of(query: QueryParams, headers: Headers) -> Position | int:
+    """Where a stream is to start: after a position, or with the so many newest messages.
+
+    `Last-Event-ID` beats `after`, since an EventSource that reconnects repeats its first query.
+
+    Raises Malformed for anything that is neither.
+    """
+    after, last = query.get("after"), query.get("last")
+    if after is not None and last is not None:
+        raise Malformed("give `after` or `last`, not both")
+    if resumed := headers.get("last-event-id"):
+        after, last = resumed, None
+    if after is not None:
+        position = Position.parse(after)
+        if position.milliseconds > now_ms() + AHEAD_MS:
+            raise Malformed(f"position {position} is more than a minute ahead of this relay's clock")
+        return position
+    if last is not None and not _NUMBER.fullmatch(last):
+        raise Malformed(f"`last` is a number of messages, not {last[:40]!r}")
+    return int(last or 0)
+
+
+class Streams:
+    """The two endpoints of an audience."""
+
+    def __init__(self, audience: Audience, allowed_origins: Collection[str]) -> None:
+        self._audience = audience
+        self._allowed_origins = allowed_origins
+
+    async def websocket(self, websocket: WebSocket) -> None:
+        """`/ws`: each frame is one text frame; see `hello.audience` for what frames there are."""
+        if (refusal := self._refusal(websocket.headers)) is not None:
+            return await websocket.send_denial_response(refusal)
+        try:
+            browser = self._audience.join(start_of(websocket.query_params, websocket.headers))
+        except Malformed as error:
+            return await websocket.send_denial_response(PlainTextResponse(f"{error}\n", 400))
+        except Refused as error:
+            headers = {"Retry-After": str(error.retry_after)}
+            return await websocket.send_denial_response(PlainTextResponse(f"{error}\n", 503, headers))
+
+        async def write(frames: list[Frame]) -> None:
+            for frame in frames:
+                await websocket.send_text(frame.json)
+
+        try:
+            await websocket.accept()
+            code = await self._pump(browser, write, lambda: _hear(websocket))
+            if code is not None:
+                with anyio.move_on_after(CLOSE_SECONDS):
+                    await websocket.close(code)
+        except* WebSocketDisconnect:
+            pass  # it went while it was written to
+        finally:
+            self._audience.leave(browser)
+
+    async def events(self, request: Request) -> Response:
+        """`/events`: the same frames as server-sent events (WHATWG HTML, section 9.2); only messages carry an id."""
+        if (refusal := self._refusal(request.headers)) is not None:
+            return refusal
+        try:
+            browser = self._audience.join(start_of(request.query_params, request.headers))
+        except Malformed as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        except Refused as error:
+            # An EventSource gives up for good on anything but 200.
+            return PlainTextResponse(
+                f"retry: {error.retry_after * 1000}\n: {error}\n\n",
+                headers={"Cache-Control": "no-store", "Retry-After": str(error.retry_after)},
+                media_type="text/event-stream",
+            )
+        return _Events(lambda write, gone: self._pump(browser, write, gone), lambda: self._audience.leave(browser))
+
+    def _refusal(self, headers: Headers) -> Response | None:
+        origin = headers.get("origin")
+        if may_open(origin, headers.get("host"), self._allowed_origins):
+            return None
+        return PlainTextResponse(f"pages of {origin} may not open this stream: see HELLO_ALLOWED_ORIGINS\n", 403)
+
+    async def _pump(
+        self,
+        browser: Browser,
+        write: Callable[[list[Frame]], Awaitable[None]],
+        gone: Callable[[], Awaitable[int | None]],
+    ) -> int | None:
+        """Write what the browser is owed until it goes or is to go; the code to close it with, if it is there yet."""
+        code: int | None = None
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                nonlocal code
+                code = await gone()
+                group.cancel_scope.cancel()
+
+            group.start_soon(watch)
+            while True:
+                bell, moving = browser.bell, browser.moving
+                if frames := browser.take():
+                    browser.waiting_since = anyio.current_time()
+                    with anyio.move_on_after(STALL_SECONDS) as stall:
+                        await write(frames)
+                    browser.waiting_since = None
+                    if stall.cancelled_caught:
+                        code = TOO_SLOW
+                        break
+                elif moving:
+                    code = MOVED
+                    break
+                else:
+                    await bell.wait()
+            group.cancel_scope.cancel()
+        return code
+
+
+async def _hear(websocket: WebSocket) -> int | None:
+    """Read what the browser should not send; the code to close it with, or None once it has gone."""
+    minute, frames = 0.0, 0
+    while True:
+        event = await websocket.receive()
+        if event["type"] == "websocket.disconnect":
+            return None
+        if len(event.get("bytes") or (event.get("text") or "").encode()) > MAX_FRAME:
+            return FRAME_TOO_BIG
+        if anyio.current_time() - minute > 60:
+            minute, frames = anyio.current_time(), 0
+        frames += 1
+        if frames > FRAMES_PER_MINUTE:
+            return RULES_BROKEN
+
+
+class _Events(Response):
+    """A response that pumps frames for as long as the client is there."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        pump: Callable[
+            [Callable[[list[Frame]], Awaitable[None]], Callable[[], Awaitable[None]]], Awaitable[int | None]
+        ],
+        leave: Callable[[], None],
+    ) -> None:
+        # Proxies would keep events back to compress or to buffer them.
+        super().__init__(headers={"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._pump = pump
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def write(frames: list[Frame]) -> None:
+            await send({"type": "http.response.body", "body": _events(frames).encode(), "more_body": True})
+
+        async def gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            code = await self._pump(write, gone)
+            if code is not None:
+                with anyio.move_on_after(CLOSE_SECONDS):
+                    await send({"type": "http.response.body", "body": b"retry: 500\n\n", "more_body": False})
+        finally:
+            self._leave()
+
+
+def _events(frames: list[Frame]) -> str:
+    return "".join(
+        f"id: {frame.position}\ndata: {frame.json}\n\n" if frame.position else f"data: {frame.json}\n\n"
+        for frame in frames
+    )
