@@ -1,0 +1,207 @@
+"""The whole system in one event loop: one body for every shape and channel.
+
+Over memory the clock is trio's and jumps; over Redis the server is real, and so is the time.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+import trio.testing
+
+from hello.channel import open_channel
+from hello.testing import Browser, CuttableChannel, Refused, System, running
+from tests.redis_server import RedisServer
+
+LIMIT_SECONDS = 60.0  # no test hangs
+QUICK = {"interval_min": "0.01", "interval_max": "0.05"}
+
+
+@pytest.fixture(params=["combined-memory", "split-memory", "combined-redis", "split-redis"])
+def combination(request: pytest.FixtureRequest) -> tuple[str, str]:
+    shape, channel = str(request.param).split("-")
+    return shape, channel
+
+
+@pytest.fixture
+def anyio_backend(combination: tuple[str, str]) -> tuple[str, dict[str, Any]]:
+    if combination[1] == "memory":
+        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+def server(combination: tuple[str, str], request: pytest.FixtureRequest) -> RedisServer | None:
+    found: RedisServer | None = None
+    if combination[1] == "redis":
+        found = request.getfixturevalue("redis_server")
+    return found
+
+
+@pytest.fixture
+async def channel(server: RedisServer | None) -> AsyncIterator[CuttableChannel]:
+    async with open_channel(server.url if server else "memory://", history=1000) as opened:
+        yield CuttableChannel(opened)
+
+
+@pytest.fixture
+async def system(combination: tuple[str, str], channel: CuttableChannel) -> AsyncIterator[System]:
+    async with running(combination[0], channel, **QUICK) as running_system:
+        with anyio.fail_after(LIMIT_SECONDS):
+            yield running_system
+
+
+def ids(browser: Browser) -> list[str]:
+    return [message["id"] for message in browser.shown]
+
+
+def assert_perfect(*browsers: Browser) -> None:
+    """Each has shown the same messages in the same order, none twice, without a gap."""
+    for browser in browsers:
+        assert ids(browser) == ids(browsers[0])
+        assert len(set(ids(browser))) == len(browser.shown)
+        assert not browser.gaps
+        assert not browser.repeated
+        positions = [tuple(map(int, message["position"].split("-"))) for message in browser.shown]
+        assert positions == sorted(set(positions))
+
+
+@pytest.mark.parametrize("path", ["/ws", "/events"])
+async def test_every_browser_shows_every_broadcast_once_and_in_order(system: System, path: str) -> None:
+    """Whichever relay it looks at, whenever it came, over either stream."""
+    first, late = Browser(), Browser()
+    async with first.open(system.relays[0], path):
+        await first.see(20)
+        async with late.open(system.relays[-1], path):
+            await late.see(30)
+        await first.see(30)
+    assert_perfect(first, late)
+    for message in first.shown:
+        assert message["text"] == "Hello world"
+        assert message["broadcaster"] == system.processes[-1].instance
+        assert message["relay"] == system.relays[0].instance
+        assert 0 <= message["relayed_at"] - message["sent_at"] < 10_000
+
+
+async def test_a_browser_that_comes_back_misses_nothing(system: System) -> None:
+    """Positions are good at every relay and over both streams."""
+    wanderer, steady = Browser(), Browser()
+    async with steady.open(system.relays[0]):
+        for visit in range(6):
+            async with wanderer.open(system.relays[visit % len(system.relays)], ("/ws", "/events")[visit % 2]):
+                await wanderer.see(len(wanderer.shown) + 3)
+            await steady.see(len(wanderer.shown) + 3)
+        async with wanderer.open(system.relays[0]):
+            await wanderer.see(len(steady.shown))
+    assert_perfect(wanderer, steady)
+
+
+async def test_a_channel_that_was_away_costs_nothing(system: System, channel: CuttableChannel) -> None:
+    """Browsers are told, processes stay ready, and afterwards the broadcaster goes on where it was."""
+    browser = Browser()
+    async with browser.open(system.relays[0]):
+        await browser.see(5)
+        channel.cut()
+        await browser.see_channel("down")
+        for process in system.processes:
+            assert (await process.get("/readyz")).status == 200
+            assert (await process.get("/livez")).status == 200
+        assert 'hello_channel_up{actor="relay"} 0.0' in (await system.relays[0].get("/metrics")).body
+        channel.heal()
+        await browser.see_channel("up")
+        await browser.see(15)
+    assert_perfect(browser)
+
+
+async def test_another_relay_takes_over_from_one_that_was_killed(system: System) -> None:
+    """Whether it is there already or has to be started, the browser goes on after its last position."""
+    browser = Browser()
+    actors = system.relays[0].actors
+    async with browser.open(system.relays[0]):
+        await browser.see(5)
+        for process in system.relays:
+            process.kill()
+            await process.ended.wait()
+        assert await browser.until_closed() == 1006
+    relay = await system.start(actors)
+    async with browser.open(relay):
+        await browser.see(15)
+    assert_perfect(browser)
+
+
+async def test_a_process_that_is_told_to_stop_drains(system: System) -> None:
+    """Not ready, newcomers refused, everybody moved with 1012 after what was owed, and then the end."""
+    relay, browser, events = system.relays[0], Browser(), Browser()
+    async with browser.open(relay), events.open(relay, "/events"):
+        await browser.see(3)
+        await events.see(3)
+        relay.terminate()
+        await anyio.wait_all_tasks_blocked()
+        assert (await relay.get("/readyz")).status == 503
+        assert (await relay.get("/livez")).status == 200
+        with pytest.raises(Refused) as refused:
+            async with relay.open("/ws"):
+                pass
+        assert refused.value.answer.status == 503
+        assert int(refused.value.answer.headers["retry-after"]) > 0
+        answer = await relay.get("/events", app="public")
+        assert answer.status == 200
+        assert answer.body.startswith("retry: ")
+        for watcher, code in ((browser, 1012), (events, None)):
+            assert await watcher.until_closed() == code
+    await relay.ended.wait()
+    assert_perfect(browser)
+    assert_perfect(events)
+
+
+async def test_several_broadcasters_disturb_nothing(system: System) -> None:
+    """In a rollout two of them speak for some seconds."""
+    second = await system.start("broadcaster")
+    one, other = Browser(), Browser()
+    async with one.open(system.relays[0]), other.open(system.relays[-1]):
+        await one.see(40)
+        await other.see(40)
+    assert_perfect(one, other)
+    assert second.instance in {message["broadcaster"] for message in one.shown}
+
+
+async def test_a_process_is_ready_once_its_actors_have_started(
+    combination: tuple[str, str], channel: CuttableChannel
+) -> None:
+    """Without a channel it is alive and not ready, and can be stopped; with one it becomes ready."""
+    channel.cut()
+    async with anyio.create_task_group() as group:
+        system = System(channel, QUICK, group)
+        waiting, stopped = system.launch("broadcaster,relay"), system.launch("relay")
+        await anyio.wait_all_tasks_blocked()
+        for process in (waiting, stopped):
+            assert (await process.get("/livez")).status == 200
+            assert (await process.get("/readyz")).body == "starting\n"
+            assert "public" not in process.apps
+        stopped.terminate()
+        with anyio.fail_after(LIMIT_SECONDS):
+            await stopped.ended.wait()
+            channel.heal()
+            await waiting.ready.wait()
+        assert (await waiting.get("/readyz")).status == 200
+        group.cancel_scope.cancel()
+
+
+async def test_metrics_tell_what_happened(system: System) -> None:
+    """Published, relayed, browsers, time to the relay, and the state of the channel."""
+    browser, speaker = Browser(), system.processes[-1]
+    async with browser.open(system.relays[0]):
+        await browser.see(5)
+        text = (await system.relays[0].get("/metrics")).body
+        numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        assert float(numbers["hello_messages_relayed_total"]) >= 5
+        assert float(numbers["hello_relay_seconds_count"]) >= 5
+        assert float(numbers["hello_browsers"]) == 1
+        assert float(numbers["hello_slow_browsers"]) == 0
+        assert float(numbers['hello_gaps_total{reader="browser"}']) == 0
+        assert float(numbers['hello_channel_up{actor="relay"}']) == 1
+        assert 0 <= float(numbers['hello_channel_word_age_seconds{actor="relay"}']) < LIMIT_SECONDS
+    spoken = (await speaker.get("/metrics")).body
+    assert 'hello_channel_up{actor="broadcaster"} 1.0' in spoken
+    assert float(spoken.split("\nhello_messages_published_total ")[1].split("\n")[0]) >= 5
