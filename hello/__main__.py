@@ -64,19 +64,20 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         await serve(app, stop, listener=listeners[name], task_status=task_status)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(_watch_signals, stop, group.cancel_scope)
+        group.start_soon(_watch_signals, stop)
         async with open_channel(settings.channel, history=settings.history, password=settings.password) as channel:
             await run(settings, channel, serve=serve_at, stop=stop)
         group.cancel_scope.cancel()
 
 
-async def _watch_signals(stop: anyio.Event, everything: anyio.CancelScope) -> None:
-    """The first signal drains; a second one stops at once."""
+async def _watch_signals(stop: anyio.Event) -> None:
+    """The first signal drains; a second one ends the process at once, as if nobody had listened."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: %s", signal.Signals(number).name, "stopping at once" if stop.is_set() else "stopping")
             if stop.is_set():
-                everything.cancel()
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
             stop.set()
 
 

@@ -64,7 +64,10 @@ async def serve(
             server.should_exit = True
 
         group.start_soon(watch)
-        await server.serve(sockets=[listener])
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            server.abort()
         group.cancel_scope.cancel()
 
 
@@ -76,6 +79,13 @@ class _Server(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._task_status.started()
+
+    def abort(self) -> None:
+        """Let go of whatever is still open: nothing after a shutdown, everything after an error elsewhere."""
+        for listening in getattr(self, "servers", []):
+            listening.close()
+        for connection in self.server_state.connections:
+            connection.transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

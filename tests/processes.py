@@ -1,0 +1,114 @@
+"""A real `hello` process, started as people start it. It knows nothing of what the process does."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Self
+
+START_SECONDS = 20.0  # from the command to ready; half a second where nothing else runs
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ports that nobody listens at."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+class HelloProcess:
+    """`python -m hello` with these settings (`interval_min="0.1"`), at ports of its own that it keeps over restarts.
+
+    Leaving its `with` kills it.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        self.port, self.ops_port = free_ports(2)
+        self.settings = {"port": str(self.port), "ops_port": str(self.ops_port), **settings}
+        self.output = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def launch(self, environment: Mapping[str, str] | None = None) -> Self:
+        """Start it and do not wait for it."""
+        named = {f"HELLO_{name.upper()}": value for name, value in self.settings.items()}
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "hello"],
+            env={**os.environ, **named, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return self
+
+    def start(self) -> Self:
+        """Start it and return once it is ready."""
+        self.launch()
+        assert self._process is not None
+        deadline = time.monotonic() + START_SECONDS
+        while self.status("/readyz") != 200:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"not ready:\n{self.output}")
+            time.sleep(0.02)  # between two looks at a process that starts: there is no event to wait for
+        return self
+
+    def page(self) -> str:
+        """What a browser is given at the page's address."""
+        return self._get(self.url)[1]
+
+    def status(self, path: str) -> int | None:
+        """The status that the operators' server answers with, or None while it does not answer."""
+        try:
+            return self._get(f"http://127.0.0.1:{self.ops_port}{path}")[0]
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return None
+
+    @staticmethod
+    def _get(url: str) -> tuple[int, str]:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # the URLs are made here
+            return answer.status, answer.read().decode()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = 30.0) -> int:
+        """The exit code, once it has ended."""
+        assert self._process is not None
+        self.output, _ = self._process.communicate(timeout=seconds)
+        code = self._process.returncode
+        self._process = None
+        return code
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit code once it has drained."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens if it has ended."""
+        if self._process is not None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGKILL)
+            self.wait()
