@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,13 +23,15 @@ def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> Starl
     """The app that browsers talk to."""
     streams = Streams(audience, allowed_origins)
 
+    files = StaticFiles(directory=PAGE)
+
     async def page(request: Request) -> Response:
-        return FileResponse(PAGE / "index.html")
+        return await files.get_response("index.html", request.scope)
 
     return Starlette(
         routes=[
             Route("/", page),
-            Mount("/page", StaticFiles(directory=PAGE)),
+            Mount("/page", files),
             Route("/events", streams.events),
             WebSocketRoute("/ws", streams.websocket),
         ],

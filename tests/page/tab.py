@@ -1,0 +1,94 @@
+"""What the tests see of the page, as a person or a developer would: its list, its words, its console, its requests."""
+
+import time
+from urllib.parse import urlsplit
+
+from playwright.sync_api import ConsoleMessage, Page, expect
+
+from tests.page.said import Said
+
+START_MS = 20_000  # for what takes a moment in a browser, on a busy machine too
+RECENT = 50  # messages that the page asks for at the start (connection.js)
+
+# Every state that the page has told, however short: the page's own process notes it.
+NOTE_STATES = """
+  window.states = [];
+  document.addEventListener("DOMContentLoaded", () => {
+    const element = document.getElementById("state");
+    const note = () => window.states.at(-1) === element.dataset.state || window.states.push(element.dataset.state);
+    new MutationObserver(note).observe(element, { attributes: true });
+    note();
+  });
+"""
+
+
+class Tab:
+    """One open page. `complaints` is what a developer would see in the console that should not be there."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.state = page.locator("#state")
+        self.entries = page.locator("#messages > li")
+        self.gaps = page.locator("#messages > li.gap")
+        self.complaints: list[str] = []
+        self.addresses: list[str] = []  # all that was requested, WebSockets included
+        self.documents = 0  # how often the page itself was loaded
+        page.add_init_script(NOTE_STATES)
+        page.on("console", self._note_console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self._note_request(request.url, document=request.is_navigation_request()))
+        page.on("websocket", lambda socket: self.addresses.append(socket.url))
+
+    def open(self, url: str) -> None:
+        """Open the page and wait until it is connected."""
+        self.page.goto(url)
+        self.expect_state("connected")
+
+    def expect_state(self, state: str) -> None:
+        """Wait until the page tells this state."""
+        expect(self.state).to_have_attribute("data-state", state, timeout=START_MS)
+
+    def hasten_until(self, state: str) -> None:
+        """Let no pause between two attempts pass, as when the network comes back, until the page tells this state."""
+        deadline = time.monotonic() + START_MS / 1000
+        while self.state.get_attribute("data-state") != state:
+            assert time.monotonic() < deadline, f"no {state} after {START_MS} ms: {self.told_states()}"
+            self.page.evaluate("dispatchEvent(new Event('online'))")
+
+    def expect_newest(self, said: Said) -> None:
+        """Wait until this is the newest message in the list."""
+        expect(self.entries.first).to_have_attribute("data-id", said.id, timeout=START_MS)
+
+    def expect_messages(self, count: int) -> None:
+        """Wait until the list has so many entries, or more."""
+        expect(self.entries.nth(count - 1)).to_be_attached(timeout=START_MS)
+
+    def told_states(self) -> list[str]:
+        """Every state that the page has told since it was loaded, in order."""
+        states: list[str] = self.page.evaluate("window.states")
+        return states
+
+    def shown(self) -> list[Said]:
+        """The messages in the list, oldest first."""
+        found = self.page.locator("#messages > li:not(.gap)").evaluate_all(
+            "entries => entries.map(({ dataset }) => [dataset.position, dataset.id])"
+        )
+        return [Said(position, message_id) for position, message_id in reversed(found)]
+
+    def foreign(self) -> list[str]:
+        """The addresses of another origin than the page's own that were requested."""
+        own = urlsplit(self.page.url).netloc
+        return [address for address in self.addresses if urlsplit(address).netloc != own]
+
+    def _note_request(self, url: str, *, document: bool) -> None:
+        self.addresses.append(url)
+        self.documents += document
+
+    def _note_console(self, message: ConsoleMessage) -> None:
+        # The browser itself reports a stream that cannot be opened, and no page can prevent it.
+        refused_socket = message.text.startswith("WebSocket connection to ")
+        refused_enquiry = message.text.startswith("Failed to load resource") and (
+            urlsplit(message.location["url"]).path == "/events"
+        )
+        if message.type in ("error", "warning") and not refused_socket and not refused_enquiry:
+            self.complaints.append(message.text)
