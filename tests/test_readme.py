@@ -1,0 +1,82 @@
+"""What the README says to type, typed: the run command in a fresh copy with nothing installed, and its example."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+from tests.processes import free_ports
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+INSTALL_SECONDS = 300.0  # a fresh environment: some ten seconds where the packages are near
+
+
+def fresh_copy(directory: Path) -> Path:
+    """What a clone of the working tree would hold."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        missing("no git, or no clone: the run command is tried on a fresh copy of what git tracks")
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    tracked = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in tracked.stdout.splitlines():
+        if (ROOT / name).exists():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, directory / name)
+    return directory
+
+
+def test_the_run_command_shows_a_first_message(tmp_path: Path) -> None:
+    """From a fresh copy and no environment to a message at the address that it prints."""
+    command = re.search(r"<!-- run -->\n+```sh\n(.+)\n```", README)
+    assert command is not None
+    # Whatever `python3` is on the PATH, here it is the one that runs the tests.
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(Path(sys.base_prefix) / "bin" / "python3")
+    port, ops_port = free_ports(2)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    environment |= {"HELLO_PORT": str(port), "HELLO_OPS_PORT": str(ops_port), "HELLO_LOG_FORMAT": "text"}
+    process = subprocess.Popen(
+        ["sh", "-c", command[1].replace("&& .venv/bin/hello", "&& exec .venv/bin/hello")],
+        cwd=fresh_copy(tmp_path / "clone"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        output = ""
+        deadline = time.monotonic() + INSTALL_SECONDS
+        while "ready: " not in output and time.monotonic() < deadline:
+            if not (line := process.stdout.readline()):
+                missing(f"the run command could not install:\n{output}")
+            output += line
+        assert f"page: http://127.0.0.1:{port}\n" in output
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/events?last=1", timeout=20) as events:  # made here
+            lines = [events.readline().decode() for _ in range(4)]
+        assert json.loads(lines[3].removeprefix("data: "))["text"] == "Hello world"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_the_example_is_a_test_that_passes() -> None:
+    source = re.search(r"```python\n(.+?)```", README, re.DOTALL)
+    assert source is not None
+    names: dict[str, object] = {}
+    exec(compile(source[1], "README.md", "exec"), names)  # noqa: S102  # our own README
+    test = names["test_my_actor"]
+    assert callable(test)
+    await test()
