@@ -53,6 +53,7 @@ class Machine:
         self.accepted: list[Entry] = []  # all that was ever accepted
         self.kept: list[Entry] = []  # what a reader may still be given
         self.last: Position | None = None  # the newest position that the backend itself remembers
+        self.informed: Channel | None = None  # the one that published the newest entry
         self.number = 0
         self.away = False
 
@@ -104,6 +105,7 @@ class Machine:
         self.accepted.append(entry)
         self.kept = [*self.kept, entry][-HISTORY:]
         self.last = position
+        self.informed = channel
 
     async def subscribe(self) -> None:
         """A new reader, from the oldest entry or from any position that there ever was."""
@@ -260,6 +262,8 @@ class RedisMachine(Machine):
         if self.away:
             return False
         for channel in self.channels:
+            if channel is self.informed:
+                continue  # to have published it is enough
             async with channel.subscribe(None) as batches:
                 while await anext(batches):
                     pass
