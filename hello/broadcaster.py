@@ -12,7 +12,7 @@ from hello.metrics import now_ms
 
 
 async def broadcaster(
-    publish: Callable[[Message], Awaitable[object]],
+    outbox: Callable[[Message], Awaitable[object]],
     *,
     text: str,
     instance: str,
@@ -21,12 +21,12 @@ async def broadcaster(
 ) -> None:
     """Say `text` for ever; the pauses, in seconds, are drawn uniformly from `interval`.
 
-    `publish` returns once the message was accepted, however long that takes: a message that could not be published is
+    `outbox` returns once the message was accepted, however long that takes: a message that could not be published is
     not replaced by another one. The actor has started once its first message was accepted.
     """
     started = False
     while True:
-        await publish(Message(id=uuid.uuid4().hex, text=text, broadcaster=instance, sent_at=now_ms()))
+        await outbox(Message(id=uuid.uuid4().hex, text=text, broadcaster=instance, sent_at=now_ms()))
         if not started:
             started = True
             task_status.started()

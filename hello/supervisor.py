@@ -1,21 +1,19 @@
 """When the channel is lost it is tried again for ever; any other error falls through and ends the process.
 
-It knows neither actors nor browsers; it wraps what they do with the channel.
+It knows neither actors nor browsers: it stands between an actor and the channel.
 """
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Callable
 
 import anyio
 
-from hello.channel import ChannelLost
+from hello.channel import Batch, Channel, ChannelLost
+from hello.message import Message, Position
 from hello.metrics import Metrics
 
-T = TypeVar("T")
-
-SHORTEST_PAUSE = 0.1  # seconds before the second attempt; most losses are a connection that was closed
+SHORTEST_PAUSE = 0.1  # seconds, at most, before the second attempt; most losses are a connection that was closed
 LONGEST_PAUSE = 2.0  # seconds; longer would add to an outage, shorter to the load on a server that starts
 STEADY_SECONDS = 10.0  # an attempt that held for so long was no part of the trouble before it
 
@@ -57,18 +55,48 @@ class Link:
         self._changed(up)
 
 
-async def persist(attempt: Callable[[], Awaitable[T]], link: Link) -> T:
-    """Run `attempt` until it ends without losing the channel, and return what it returns.
+class Pauses:
+    """The pauses between attempts: they double up to LONGEST_PAUSE, and begin anew after an attempt that held.
 
-    The pauses between two attempts double up to LONGEST_PAUSE; each is drawn between half of that and the whole.
+    Each is drawn between half of that and the whole, so that processes that lost the channel together spread out.
     """
-    failures = 0
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._began = anyio.current_time()
+
+    async def sleep(self) -> None:
+        held = anyio.current_time() - self._began > STEADY_SECONDS
+        self._failures = 1 if held else min(self._failures + 1, 10)
+        pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** (self._failures - 1))
+        await anyio.sleep(random.uniform(pause / 2, pause))
+        self._began = anyio.current_time()
+
+
+async def publish(channel: Channel, message: Message, link: Link) -> Position:
+    """Publish the message, again and again with the same id until the channel has accepted it."""
+    pauses = Pauses()
     while True:
-        began = anyio.current_time()
         try:
-            return await attempt()
+            position = await channel.publish(message)
         except ChannelLost as reason:
             link.lost(reason)
-        failures = 0 if anyio.current_time() - began > STEADY_SECONDS else failures + 1
-        pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(failures, 10))
-        await anyio.sleep(random.uniform(pause / 2, pause))
+            await pauses.sleep()
+        else:
+            link.word()
+            return position
+
+
+async def follow(channel: Channel, position: Callable[[], Position | None], link: Link) -> AsyncGenerator[Batch, None]:
+    """The batches of a subscription that does not end: after each loss it resumes from `position()`."""
+    pauses = Pauses()
+    while True:
+        try:
+            async with channel.subscribe(position()) as batches:
+                link.word()
+                async for batch in batches:
+                    link.word()
+                    yield batch
+        except ChannelLost as reason:
+            link.lost(reason)
+        await pauses.sleep()

@@ -1,6 +1,7 @@
 """One process of the system: which actors run, and in which order. Here alone they are introduced to each other."""
 
 import logging
+from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from hello.message import Message
 from hello.metrics import Metrics
 from hello.relay import relay
 from hello.settings import Settings
-from hello.supervisor import Link, persist
+from hello.supervisor import Link, follow, publish
 from hello.web.operators import operators_app
 from hello.web.public import public_app
 
@@ -51,11 +52,12 @@ async def run(
 
     async def start_relay(actors: TaskGroup, servers: TaskGroup) -> None:
         link = Link("relay", metrics, audience.channel_turned)
-        await actors.start(
-            partial(
-                relay, channel, audience, heard=link.word, persist=lambda follow: persist(follow, link), metrics=metrics
-            )
-        )
+
+        async def run_relay(*, task_status: TaskStatus[None]) -> None:
+            async with aclosing(follow(channel, lambda: audience.head, link)) as inbox:
+                await relay(inbox, audience, metrics=metrics, task_status=task_status)
+
+        await actors.start(run_relay)
         actors.start_soon(audience.beat)
         app = public_app(audience, allowed_origins=settings.allowed_origins)
         await servers.start(partial(serve, "public", app, servers_stop))
@@ -63,15 +65,14 @@ async def run(
     async def start_broadcaster(actors: TaskGroup) -> None:
         link = Link("broadcaster", metrics)
 
-        async def publish(message: Message) -> None:
-            await persist(lambda: channel.publish(message), link)
-            link.word()
+        async def outbox(message: Message) -> None:
+            await publish(channel, message, link)
             metrics.published.inc()
 
         await actors.start(
             partial(
                 broadcaster,
-                publish,
+                outbox,
                 text=settings.text,
                 instance=settings.instance,
                 interval=(settings.interval_min, settings.interval_max),
