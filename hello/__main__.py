@@ -110,7 +110,7 @@ def _configure_logging(settings: Settings) -> None:
         logging.Formatter("%(asctime)s %(levelname)-8s %(message)s") if as_text else _Json(settings.instance)
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # turning points are ours to tell
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # turning points are ours; it warns of every bad request
 
 
 class _Json(logging.Formatter):

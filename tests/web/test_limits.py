@@ -1,0 +1,80 @@
+"""What a raw socket may do to either server: slow, silent, half and huge requests, and what comes after them."""
+
+import socket
+from collections.abc import Iterator
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+
+from hello.web import server
+from hello.web.server import MAX_HEAD, MAX_LINE
+from tests.processes import HelloProcess
+
+SECONDS = 20.0  # longer than the server's own limit, so that it is the server who hangs up
+FIELD = b"x: " + b"y" * 1000 + b"\r\n"
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[HelloProcess]:
+    with HelloProcess() as running:
+        yield running
+
+
+def answer(port: int, *parts: bytes) -> bytes:
+    """What comes back, to its end, for what is sent; the server may hang up before it has read everything."""
+    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+        received = b""
+        try:
+            for part in parts:
+                connection.sendall(part)
+            while data := connection.recv(65536):
+                received += data
+        except ConnectionError:
+            pass
+        return received
+
+
+def both(process: HelloProcess) -> list[tuple[int, bytes]]:
+    return [(process.port, b"/"), (process.ops_port, b"/livez")]
+
+
+def test_a_head_of_over_16_kib_is_refused(process: HelloProcess) -> None:
+    """In one piece or in many, finished or not, on both servers."""
+    for port, path in both(process):
+        start = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        assert answer(port, start + FIELD * 5 + b"\r\n").startswith(b"HTTP/1.1 200 ")
+        assert answer(port, start + FIELD * 20 + b"\r\n").startswith(b"HTTP/1.1 431 ")
+        assert answer(port, start, *[FIELD] * 200).startswith((b"HTTP/1.1 431 ", b""))
+        assert answer(port, start + b"x: " + b"y" * MAX_LINE + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+        assert answer(port, b"GET /" + b"y" * MAX_HEAD + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+        assert answer(port, b"x" * 10).startswith(b"HTTP/1.1 400 ")
+        assert process.status("/livez") == 200
+
+
+def test_a_handshake_with_a_long_line_is_refused(process: HelloProcess) -> None:
+    """It would hang: the WebSocket parser reads no line of over 8 KiB."""
+    handshake = (
+        b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\ncookie: " + b"y" * 8190 + b"\r\n\r\n"
+    )
+    assert answer(process.port, handshake).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+@pytest.mark.parametrize(
+    "sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"]
+)
+async def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent, half, or half of a second request: 408 and the end, for a time-out shortened here."""
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
+    listener = server.listen("127.0.0.1", 0)
+    stop = anyio.Event()
+    async with anyio.create_task_group() as group:
+        await group.start(
+            lambda *, task_status: server.serve(Starlette(), stop, listener=listener, task_status=task_status)
+        )
+        received = await anyio.to_thread.run_sync(answer, listener.getsockname()[1], sent)
+        assert b"HTTP/1.1 408 " in received
+        assert (b"HTTP/1.1 404 " in received) is sent.endswith(b"GET /")
+        stop.set()
