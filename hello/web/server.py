@@ -17,6 +17,7 @@ BACKLOG = 2048  # connections that the kernel holds for us while we are busy: th
 GRACE_SECONDS = 2  # for answers that are on their way when the server stops
 HEAD_SECONDS = 10.0  # from the first byte of a request, or the connection, to the end of its head
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
+VANISHED_SECONDS = 30  # without an acknowledgement of what was sent a browser counts as gone; a beat is always sent
 MAX_LINE = 8 * 1024  # bytes in one line of it: the WebSocket handshake reads no longer ones
 
 
@@ -31,6 +32,8 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection inherits it (RFC 5482)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED_SECONDS * 1000)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError:
