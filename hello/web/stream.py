@@ -88,6 +88,8 @@ class Streams:
         """`/events`: the same frames as server-sent events (WHATWG HTML, section 9.2); only messages carry an id."""
         if (refusal := self._refusal(request.headers)) is not None:
             return refusal
+        if request.method == "HEAD":
+            return Response(media_type=_Events.media_type)  # there is no body to wait for
         try:
             browser = self._audience.join(start_of(request.query_params, request.headers))
         except Malformed as error:

@@ -217,6 +217,16 @@ def test_a_client_without_websocket_can_follow_too(process: HelloProcess) -> Non
         assert lines[start + 2] == ""
 
 
+def test_a_head_request_is_answered_and_takes_no_place(process: HelloProcess) -> None:
+    """On every route, the endless one included."""
+    for path in ("", "events", "page/main.js"):
+        request = urllib.request.Request(process.url + path, method="HEAD")  # noqa: S310  # made here
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # as above
+            assert answer.status == 200
+            assert answer.read() == b""
+    assert "hello_browsers 0.0" in metrics(process)
+
+
 def test_a_reader_that_stops_costs_a_bounded_number_of_bytes() -> None:
     """Its socket fills, the relay waits for it alone, and memory does not grow with what it is owed."""
     with HelloProcess(interval_min="0.001", interval_max="0.002", text="x" * 4000, history="100") as process:
