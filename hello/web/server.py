@@ -69,7 +69,7 @@ async def serve(
 
         async def watch() -> None:
             await stop.wait()
-            server.should_exit = True
+            server.stop()
 
         group.start_soon(watch)
         try:
@@ -153,11 +153,18 @@ class _Server(Server):
         await super().startup(sockets)
         self._task_status.started()
 
+    def stop(self) -> None:
+        """Take no more connections, and finish the answers that are on their way."""
+        self.should_exit = True
+        for connection in list(self.server_state.connections):
+            if not isinstance(connection, _Http):  # a browser that did not go when it was moved: it does not read
+                connection.transport.abort()
+
     def abort(self) -> None:
         """Let go of whatever is still open: nothing after a shutdown, everything after an error elsewhere."""
         for listening in getattr(self, "servers", []):
             listening.close()
-        for connection in self.server_state.connections:
+        for connection in list(self.server_state.connections):
             connection.transport.abort()
 
     @contextmanager

@@ -229,7 +229,9 @@ def test_a_head_request_is_answered_and_takes_no_place(process: HelloProcess) ->
 
 def test_a_reader_that_stops_costs_a_bounded_number_of_bytes() -> None:
     """Its socket fills, the relay waits for it alone, and memory does not grow with what it is owed."""
-    with HelloProcess(interval_min="0.001", interval_max="0.002", text="x" * 4000, history="100") as process:
+    with HelloProcess(
+        interval_min="0.001", interval_max="0.002", text="x" * 4000, history="100", drain_seconds="0.5"
+    ) as process:
         handshake = (
             f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{process.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -244,6 +246,8 @@ def test_a_reader_that_stops_costs_a_bounded_number_of_bytes() -> None:
             receive(quick, 2000)  # the slow one is owed some 8 MB more
             assert resident(process) - before < 2_000_000
             assert "hello_slow_browsers 1.0" in metrics(process)
+            assert process.terminate() == 0, "nor does it hold up the end"
+            assert '"error"' not in process.output
 
 
 def receive(websocket: ClientConnection, count: int) -> None:
