@@ -96,7 +96,7 @@ class Docker:
 
     @contextmanager
     def run(self, image: Image, environment: Mapping[str, str]) -> Iterator[Container]:
-        confined = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]  # noqa: S108
+        confined = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
         ports = [word for port in CONTAINER_PORTS for word in ("--publish", f"127.0.0.1::{port}")]
         settings = [word for key, value in environment.items() for word in ("--env", f"{key}={value}")]
         container = DockerContainer(output("docker", "run", "--detach", *confined, *ports, *settings, image.name))
@@ -274,7 +274,7 @@ def runtime_config(image: Image, root: Path, environment: Mapping[str, str]) -> 
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=16m"]},  # noqa: S108
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=16m"]},
         ],
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]},
     }

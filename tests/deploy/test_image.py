@@ -109,7 +109,7 @@ def test_the_container_serves_the_page_and_a_broadcast_with_a_read_only_root(
     began = time.monotonic()
     with started(builder, image, HELLO_INTERVAL_MIN="0.1", HELLO_INTERVAL_MAX="0.1") as container:
         with capsys.disabled():
-            print(f"\nThe container is ready after {time.monotonic() - began:.2f} s.")  # noqa: T201
+            print(f"\nThe container is ready after {time.monotonic() - began:.2f} s.")  # noqa: T201 # as above
         with get(container.public, "/") as page:
             assert page.status == 200
             assert b"<html" in page.read()
@@ -125,7 +125,7 @@ def test_the_container_has_no_rights_and_can_write_to_tmp_alone(builder: Engine,
         assert facts["Uid"].split() == facts["Gid"].split() == ["10001"] * 4
         assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0
         assert facts["NoNewPrivs"] == "1"
-        for folder, code in (("/tmp", 0), ("/opt/hello", 1), ("/", 1)):  # noqa: S108
+        for folder, code in (("/tmp", 0), ("/opt/hello", 1), ("/", 1)):
             assert container.execute("python3", "-c", f"open('{folder}/file', 'w')") == code
 
 

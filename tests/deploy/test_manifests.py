@@ -27,7 +27,7 @@ SHAPES = ("split", "combined")
 OLDEST, NEWEST = "1.30", "1.37"  # the Kubernetes versions that the manifests are meant for
 CLOSE_SECONDS = 5  # for what is still open when a drain's time is up
 SLACK_SECONDS = 10  # for a node so busy that everything takes longer
-TMP = "/tmp"  # noqa: S108 # a container's own
+TMP = "/tmp"
 REDIS_CLI = "install Debian's `redis-tools`"
 
 
