@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,12 +28,17 @@ def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> Starl
     async def page(request: Request) -> Response:
         return await files.get_response("index.html", request.scope)
 
+    async def upgrade_required(request: Request) -> Response:
+        text = "this is a WebSocket; a proxy in between may not pass on Upgrade and Connection\n"
+        return PlainTextResponse(text, 426, {"Upgrade": "websocket", "Connection": "Upgrade"})  # RFC 9110, 15.5.22
+
     return Starlette(
         routes=[
             Route("/", page),
             Mount("/page", files),
             Route("/events", streams.events),
             WebSocketRoute("/ws", streams.websocket),
+            Route("/ws", upgrade_required),
         ],
         middleware=[Middleware(_SecurityHeaders)],
     )

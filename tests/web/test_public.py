@@ -148,6 +148,12 @@ async def test_every_answer_has_the_headers_that_protect_it(relay: Process, path
     assert answer.headers["cache-control"] == "no-cache"
 
 
+async def test_a_plain_request_for_the_websocket_says_what_is_missing(relay: Process) -> None:
+    """It may be a proxy that drops the upgrade."""
+    answer = await relay.get("/ws", app="public")
+    assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+
+
 async def test_a_host_that_is_no_host_does_not_get_into_the_policy(relay: Process) -> None:
     """The header is whatever somebody sends."""
     for host in ("x; script-src *", "a b", "", "x/y", "[::1", "user@host"):
