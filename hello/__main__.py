@@ -19,6 +19,7 @@ from hello.settings import Mistakes, Settings, add_flags, load
 from hello.system import run
 from hello.web.server import listen, serve
 
+MANY_FILES = 65_536  # descriptors, where the system sets no limit; macOS refuses to be asked for infinity
 MISCONFIGURED = 2  # exit code; a failure of any other kind is 1
 
 log = logging.getLogger("hello")
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _configure_logging(settings)
     _raise_file_limit()
     try:
-        anyio.run(_run, settings, listeners, backend_options={"use_uvloop": sys.platform != "win32"})
+        anyio.run(_run, settings, listeners, backend_options={"use_uvloop": True})
     except* Exception as errors:
         log.critical("ended by an error", exc_info=errors)
         return_code = 1
@@ -99,8 +100,12 @@ def _listen(settings: Settings) -> dict[str, socket.socket]:
 def _raise_file_limit() -> None:
     """Each browser takes a file descriptor, and the usual soft limit (1024) is far below what one process serves."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else hard
+    if soft not in (hard, resource.RLIM_INFINITY) and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError) as error:
+            log.warning("only %d files can be open, and each browser takes one: %s", soft, error)
 
 
 def _configure_logging(settings: Settings) -> None:
@@ -110,7 +115,10 @@ def _configure_logging(settings: Settings) -> None:
         logging.Formatter("%(asctime)s %(levelname)-8s %(message)s") if as_text else _Json(settings.instance)
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # turning points are ours; it warns of every bad request
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.setLevel(logging.ERROR)  # turning points are ours; it warns of every bad request
+    # It takes each refused WebSocket for a fault of the app, so that anybody could fill the log.
+    uvicorn_log.addFilter(lambda record: "without completing handshake" not in record.getMessage())
 
 
 class _Json(logging.Formatter):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import anyio
 
 from hello.log import Log
-from hello.message import Entry, Gap, Position
-from hello.metrics import Metrics, now_ms
+from hello.message import Entry, Gap, Position, now_ms
+from hello.metrics import Metrics
 
 BEAT_SECONDS = 10.0  # how often a browser hears from its relay, so that it can tell a dead line from a quiet one
 TAKE = 200  # entries that a browser takes in one turn: one that comes back from far away delays nobody
@@ -99,8 +99,11 @@ class Audience:
         self._channel = "down"
         self._bridge: tuple[Position, Position] | None = None
         self._metrics = metrics
-        metrics.browsers.set_function(lambda: len(self._browsers))
+        metrics.browsers.set_function(lambda: len(self))
         metrics.slow_browsers.set_function(self._slow)
+
+    def __len__(self) -> int:
+        return len(self._browsers)
 
     @property
     def head(self) -> Position | None:

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from anyio.abc import TaskStatus
 
-from hello.message import Message
-from hello.metrics import now_ms
+from hello.message import Message, now_ms
 
 
 async def broadcaster(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, TypeVar
@@ -12,6 +13,11 @@ MAX_NAME = 253  # characters; the longest name that DNS, and so Kubernetes, give
 MAX_TEXT = 4096  # characters; a frame stays small enough to be sent to thousands of browsers
 
 _POSITION = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
+
+
+def now_ms() -> int:
+    """UNIX time in milliseconds, as it stands in messages and positions."""
+    return time.time_ns() // 1_000_000
 
 
 class Malformed(ValueError):

@@ -1,7 +1,5 @@
 """What a process measures of itself, in Prometheus's own types. It knows no other room; each fills in its part."""
 
-import time
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 # Seconds: from a relay in the same process, over a network, to a channel that was away for a while.
@@ -49,8 +47,3 @@ class Metrics:
             "Browsers that keep this relay waiting for more than a second.",
             registry=self.registry,
         )
-
-
-def now_ms() -> int:
-    """UNIX time in milliseconds, as it stands in messages and positions."""
-    return time.time_ns() // 1_000_000

@@ -25,7 +25,7 @@ MAX_CLIENTS = 1_000_000  # more than one process can hold file descriptors for
 MAX_SECONDS = 86_400.0  # a day between two messages, or for a drain, is a mistyped number
 
 # Kubernetes describes a Service named hello to every pod of its namespace by variables of these beginnings.
-_SERVICE_LINK = re.compile(r"HELLO_(SERVICE|PORT)_.*")
+_SERVICE_LINK = re.compile(r"HELLO_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
@@ -207,12 +207,13 @@ def load(flags: Mapping[str, str] | None = None) -> Settings:
 
 
 def _unknown_variables() -> list[str]:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields}
     lines = []
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name):
-            near = difflib.get_close_matches(name, known, n=1)
-            lines.append(f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        own = name.removeprefix(PREFIX)
+        if own != name and own not in known and not _SERVICE_LINK.fullmatch(name):
+            near = difflib.get_close_matches(own, known, n=1)
+            lines.append(f"{name}: there is no such setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
     return lines
 
 

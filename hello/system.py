@@ -20,7 +20,7 @@ from hello.supervisor import Link, follow, publish
 from hello.web.operators import operators_app
 from hello.web.public import public_app
 
-CLOSE_SECONDS = 5.0  # after the drain, for browsers that do not answer the closing frame
+LEAVE_SECONDS = 5.0  # after the drain, for browsers that do not answer the closing frame
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +98,11 @@ async def run(
                 speakers.start_soon(start)
                 await stop.wait()
                 not_ready = "draining"
-                log.info("draining over %g s at most", settings.drain_seconds)
                 speakers.cancel_scope.cancel()
+            if len(audience):
+                log.info("moving %d browsers away over %g s at most", len(audience), settings.drain_seconds)
             await audience.drain(settings.drain_seconds)
-            with anyio.move_on_after(CLOSE_SECONDS):
+            with anyio.move_on_after(LEAVE_SECONDS):
                 await audience.empty.wait()
             relays.cancel_scope.cancel()
         servers_stop.set()

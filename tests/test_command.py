@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from hello.settings import Mistakes, Settings, load
@@ -59,6 +59,16 @@ def test_a_signal_drains_and_ends_with_success(number: signal.Signals) -> None:
         assert {line["level"] for line in lines} == {"info"}
         assert lines[-1]["message"] == "stopped"
         assert all({"time", "level", "logger", "instance", "message"} == line.keys() for line in lines)
+
+
+def test_refused_browsers_do_not_fill_the_log() -> None:
+    """Anybody can be refused, as often as he likes."""
+    with HelloProcess() as process:
+        for _ in range(3):
+            with pytest.raises(InvalidStatus), connect(process.url.replace("http", "ws") + "ws?after=x"):
+                pass
+        assert process.terminate() == 0
+        assert '"error"' not in process.output
 
 
 def test_a_second_signal_stops_at_once() -> None:
@@ -125,9 +135,10 @@ def test_a_programming_error_ends_the_process(redis_server: RedisServer) -> None
         ({"drain_seconds": "-1"}, ["HELLO_DRAIN_SECONDS: "]),
         ({"max_clients": "0"}, ["HELLO_MAX_CLIENTS: "]),
         ({"allowed_origins": "example.com"}, ["HELLO_ALLOWED_ORIGINS: an origin is http"]),
+        ({"port_ops": "9"}, ["HELLO_PORT_OPS: there is no such setting"]),
         ({"log_format": "xml"}, ["HELLO_LOG_FORMAT: "]),
         ({"chanel": "memory://"}, ["HELLO_CHANEL: there is no such setting; did you mean HELLO_CHANNEL"]),
-        ({"zzzzzzzz": "1", "history": "x"}, ["HELLO_ZZZZZZZZ: there is no such setting$", "HELLO_HISTORY: "]),
+        ({"foo": "1", "history": "x"}, ["HELLO_FOO: there is no such setting$", "HELLO_HISTORY: "]),
     ],
 )
 def test_a_mistake_is_one_clear_line(

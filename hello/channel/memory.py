@@ -1,6 +1,5 @@
 """The channel in memory: a log in this process. It knows nothing of other backends, and cannot be lost."""
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -9,7 +8,7 @@ import anyio.lowlevel
 
 from hello.channel import BATCH, WORD_SECONDS, Batch
 from hello.log import Log
-from hello.message import ORIGIN, Entry, Message, Position
+from hello.message import ORIGIN, Entry, Message, Position, now_ms
 
 
 class MemoryChannel:
@@ -24,7 +23,7 @@ class MemoryChannel:
         if (known := self._log.find(message.id)) is not None:
             return known
         prev = self._log.head or ORIGIN
-        position = prev.following(time.time_ns() // 1_000_000)
+        position = prev.following(now_ms())
         self._log.append(Entry(position, prev, message))
         self._changed.set()
         self._changed = anyio.Event()

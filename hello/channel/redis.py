@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 STREAM = "hello"
 IDS = "hello:ids"
 SOCKET_SECONDS = 5.0  # without a byte in an answer for so long the server counts as gone; well above WORD_SECONDS
-CLOSE_SECONDS = 1.0  # a connection that does not close in this time is dropped as it is
+DISCONNECT_SECONDS = 1.0  # a connection that does not close in this time is dropped as it is
 
 # A position is raised above all that this stream, or the caller's memory of an earlier one, has ever had: a wiped or
 # restored Redis goes on where the old one ended, and `prev` tells those who missed something. XADD comes first among
@@ -199,7 +199,7 @@ async def _client(url: str, password: str | None) -> AsyncIterator[Redis]:
     try:
         yield client
     finally:
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+        with anyio.move_on_after(DISCONNECT_SECONDS, shield=True):
             await client.aclose()
 
 

@@ -18,7 +18,7 @@ GRACE_SECONDS = 2  # for answers that are on their way when the server stops
 HEAD_SECONDS = 10.0  # from the first byte of a request, or the connection, to the end of its head
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
 VANISHED_SECONDS = 30  # without an acknowledgement of what was sent a browser counts as gone; a beat is always sent
-MAX_LINE = 8 * 1024  # bytes in one line of it: the WebSocket handshake reads no longer ones
+MAX_LINE = 8 * 1024  # bytes in one line of a head: the WebSocket handshake reads no longer ones
 
 
 def listen(host: str, port: int) -> socket.socket:

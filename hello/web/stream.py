@@ -11,8 +11,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from hello.audience import MOVED, Audience, Browser, Frame, Refused
-from hello.message import Malformed, Position
-from hello.metrics import now_ms
+from hello.message import Malformed, Position, now_ms
 from hello.web.origin import may_open
 
 STALL_SECONDS = 30.0  # a browser that has taken no bytes for so long is given up
@@ -20,6 +19,9 @@ FRAMES_PER_MINUTE = 100  # a browser has nothing to say; one that says more than
 MAX_FRAME = 4096  # bytes in one of its frames
 AHEAD_MS = 60_000  # how far a position may be ahead of this relay's clock: clocks of a cluster differ by less
 CLOSE_SECONDS = 5.0  # for the closing frame of a browser that may not be reading any more
+
+# Proxies would keep events back to compress or to buffer them.
+STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
 RULES_BROKEN = 1008  # RFC 6455, section 7.4.1
 FRAME_TOO_BIG = 1009
@@ -58,7 +60,7 @@ class Streams:
         self._allowed_origins = allowed_origins
 
     async def websocket(self, websocket: WebSocket) -> None:
-        """`/ws`: each frame is one text frame; see `hello.audience` for what frames there are."""
+        """`/ws`: each frame is one text frame; the README lists them."""
         if (refusal := self._refusal(websocket.headers)) is not None:
             return await websocket.send_denial_response(refusal)
         try:
@@ -88,10 +90,11 @@ class Streams:
         """`/events`: the same frames as server-sent events (WHATWG HTML, section 9.2); only messages carry an id."""
         if (refusal := self._refusal(request.headers)) is not None:
             return refusal
-        if request.method == "HEAD":
-            return Response(media_type=_Events.media_type)  # there is no body to wait for
         try:
-            browser = self._audience.join(start_of(request.query_params, request.headers))
+            start = start_of(request.query_params, request.headers)
+            if request.method == "HEAD":  # there is no body to wait for
+                return Response(media_type=_Events.media_type, headers=STREAM_HEADERS)
+            browser = self._audience.join(start)
         except Malformed as error:
             return PlainTextResponse(f"{error}\n", 400)
         except Refused as error:
@@ -172,8 +175,7 @@ class _Events(Response):
         ],
         leave: Callable[[], None],
     ) -> None:
-        # Proxies would keep events back to compress or to buffer them.
-        super().__init__(headers={"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"})
+        super().__init__(headers=STREAM_HEADERS)
         del self.headers["content-length"]
         self._pump = pump
         self._leave = leave

@@ -317,7 +317,7 @@ def serve_stream(page: Page, *connections: list[object]) -> list[WebSocketRoute]
         (
             [WELCOME, {"type": "status", "channel": "down", "since": NOON - 60_000}],
             "channel-down",
-            "Connected to r, but its channel is down since 11:59:00.",
+            "Connected to r, but its channel has been down since 11:59:00.",
         ),
         ([{**WELCOME, "channel": "down"}, {"type": "status", "channel": "up"}], "connected", "Connected to r."),
     ],

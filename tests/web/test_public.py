@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from hello.channel.memory import MemoryChannel
-from hello.metrics import now_ms
+from hello.message import now_ms
 from hello.testing import Process, Refused, running
 from hello.web.origin import may_open, stream_sources
 from tests.processes import HelloProcess
@@ -201,12 +201,12 @@ def test_a_refusal_is_a_plain_answer_to_the_handshake(process: HelloProcess) -> 
 @pytest.mark.parametrize(("size", "code"), [(4096, None), (4097, 1009), (1_000_000, 1009)])
 def test_a_frame_of_more_than_4_kib_closes_with_1009(process: HelloProcess, size: int, code: int | None) -> None:
     with connect(websocket_url(process), max_size=None) as websocket:
-        websocket.send("x" * size)
         if code is None:
+            websocket.send("x" * size)
             receive(websocket, 20)
         else:
-            with pytest.raises(ConnectionClosed):
-                read_all(websocket)
+            with pytest.raises(ConnectionClosed):  # in the midst of sending, if it is a large one
+                send_and_read_all(websocket, "x" * size)
             assert websocket.close_code == code
 
 
@@ -225,6 +225,8 @@ def test_a_client_without_websocket_can_follow_too(process: HelloProcess) -> Non
 
 def test_a_head_request_is_answered_and_takes_no_place(process: HelloProcess) -> None:
     """On every route, the endless one included."""
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(f"{process.url}events?after=x", method="HEAD"))  # noqa: S310  # made here
     for path in ("", "events", "page/main.js"):
         request = urllib.request.Request(process.url + path, method="HEAD")  # noqa: S310  # made here
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # as above
@@ -265,7 +267,8 @@ def websocket_url(process: HelloProcess) -> str:
     return process.url.replace("http", "ws") + "ws"
 
 
-def read_all(websocket: ClientConnection) -> None:
+def send_and_read_all(websocket: ClientConnection, text: str) -> None:
+    websocket.send(text)
     for _ in websocket:
         pass
 

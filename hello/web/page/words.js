@@ -17,8 +17,8 @@ export function stateWords({ state, since }, { relay, channel, channelSince }) {
   if (state === "connecting") return [state, state, "Connecting…"];
   if (state !== "open") return [state, "reconnecting", endingWords(state, clock(since))];
   if (channel !== "down") return ["connected", "connected", `Connected to ${relay}.`];
-  const when = channelSince === null ? "" : ` since ${clock(channelSince)}`;
-  return ["channel-down", "channel down", `Connected to ${relay}, but its channel is down${when}.`];
+  const down = channelSince === null ? "is down" : `has been down since ${clock(channelSince)}`;
+  return ["channel-down", "channel down", `Connected to ${relay}, but its channel ${down}.`];
 }
 
 function endingWords(state, at) {
