@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import resource
 import signal
 import socket
@@ -79,6 +80,7 @@ async def _watch_signals(stop: anyio.Event) -> None:
             if stop.is_set():
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
+                os._exit(128 + number)  # the first process of a container is not ended by a signal that it sends itself
             stop.set()
 
 
@@ -90,8 +92,9 @@ def _listen(settings: Settings) -> dict[str, socket.socket]:
     for what, (host_name, port_name, host, port) in wanted.items():
         try:
             listeners[what] = listen(host, port)
-        except OSError as error:
-            mistakes.append(f"HELLO_{host_name}, HELLO_{port_name}: cannot listen on {host}:{port}: {error.strerror}")
+        except (OSError, UnicodeError) as error:  # a name that no resolver can be asked for is a UnicodeError
+            reason = getattr(error, "strerror", None) or error
+            mistakes.append(f"HELLO_{host_name}, HELLO_{port_name}: cannot listen on {host}:{port}: {reason}")
     if mistakes:
         raise Mistakes(mistakes)
     return listeners

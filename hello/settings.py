@@ -10,6 +10,7 @@ import math
 import os
 import re
 import socket
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ MAX_SECONDS = 86_400.0  # a day between two messages, or for a drain, is a misty
 
 # Kubernetes describes a Service named hello to every pod of its namespace by variables of these beginnings.
 _SERVICE_LINK = re.compile(r"HELLO_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_UNSAYABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
@@ -103,7 +105,7 @@ class Settings(BaseSettings):
     def _readable_url(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            readable = parts.scheme in CHANNELS and parts.port != 0
+            readable = parts.scheme in CHANNELS and parts.port != 0 and not parts.query
         except ValueError:
             readable = False
         if not readable or (parts.scheme != "memory" and not parts.hostname):
@@ -113,7 +115,7 @@ class Settings(BaseSettings):
     @field_validator("text", "instance")
     @classmethod
     def _sayable(cls, text: str) -> str:
-        if not text.strip() or not text.isprintable():
+        if not text.strip() or any(unicodedata.category(character) in _UNSAYABLE for character in text):
             raise ValueError("give at least one visible character, and no control characters")
         return text
 
@@ -156,7 +158,7 @@ class Settings(BaseSettings):
             mistakes.append(
                 f"{PREFIX}INTERVAL_MIN: {self.interval_min:g} is more than {PREFIX}INTERVAL_MAX ({self.interval_max:g})"
             )
-        if self.channel.startswith("memory:") and set(self.actors) != set(ACTORS):
+        if urlsplit(self.channel).scheme == "memory" and set(self.actors) != set(ACTORS):
             mistakes.append(
                 f"{PREFIX}CHANNEL: memory:// reaches this process alone, so that {self.actors[0]} would be by itself;"
                 f" give a redis:// URL, or {PREFIX}ACTORS={','.join(ACTORS)}"

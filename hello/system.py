@@ -91,6 +91,8 @@ async def run(
                         await start_relay(relays, servers)
                     if "broadcaster" in settings.actors:
                         await start_broadcaster(speakers)
+                    if stop.is_set():
+                        return  # in this very turn of the loop: it drains, and is not ready any more
                     not_ready = None
                     log.info("ready: %s over %s", " and ".join(settings.actors), settings.channel_for_logs)
                     task_status.started()

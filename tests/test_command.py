@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 import pytest
+from redis import Redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -108,7 +109,8 @@ def test_a_process_waits_for_its_channel_alive_and_not_ready(redis_server: Redis
 
 def test_a_programming_error_ends_the_process(redis_server: RedisServer) -> None:
     """A key of another type does not heal: exit code 1, with the error in the log."""
-    subprocess.run(["redis-cli", "-p", str(redis_server.port), "set", "hello", "x"], check=True, capture_output=True)
+    with Redis.from_url(redis_server.url) as raw:
+        raw.set("hello", "x")
     process = HelloProcess(channel=redis_server.url).launch()
     assert process.wait() == 1
     assert "WRONGTYPE" in process.output
@@ -137,6 +139,9 @@ def test_a_programming_error_ends_the_process(redis_server: RedisServer) -> None
         ({"allowed_origins": "example.com"}, ["HELLO_ALLOWED_ORIGINS: an origin is http"]),
         ({"port_ops": "9"}, ["HELLO_PORT_OPS: there is no such setting"]),
         ({"log_format": "xml"}, ["HELLO_LOG_FORMAT: "]),
+        ({"channel": "MEMORY://", "actors": "relay"}, ["HELLO_CHANNEL: memory:// reaches this process alone"]),
+        ({"channel": "redis://h?db=abc"}, ["HELLO_CHANNEL: "]),
+        ({"text": "two\nlines"}, ["HELLO_TEXT: "]),
         ({"chanel": "memory://"}, ["HELLO_CHANEL: there is no such setting; did you mean HELLO_CHANNEL"]),
         ({"foo": "1", "history": "x"}, ["HELLO_FOO: there is no such setting$", "HELLO_HISTORY: "]),
     ],
@@ -155,6 +160,12 @@ def test_a_mistake_is_one_clear_line(
         assert "\n" not in line
 
 
+def test_every_script_can_be_said() -> None:
+    """Joined emoji and scripts with joiners are text, not control characters."""
+    for text in ("👩‍💻 hello", "می‌خواهم", "Grüße", "a\u00a0b"):
+        assert load({"text": text}).text == text
+
+
 def test_what_kubernetes_sets_beside_a_service_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Service named hello describes itself to every pod."""
     for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_80_TCP", "PORT_80_TCP_ADDR"):
@@ -164,7 +175,7 @@ def test_what_kubernetes_sets_beside_a_service_is_no_mistake(monkeypatch: pytest
 
 def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in a mistake, nor in what is logged of the settings."""
-    settings = load({"channel": "redis://user:geheim@redis:6379/0?password=geheim", "channel_password": "geheim"})
+    settings = load({"channel": "redis://user:geheim@redis:6379/0", "channel_password": "geheim"})
     assert settings.channel_for_logs == "redis://redis:6379/0"
     assert "geheim" not in repr(settings.channel_password)
     with pytest.raises(Mistakes) as mistakes:

@@ -32,7 +32,7 @@ def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> Starl
         text = "this is a WebSocket; a proxy in between may not pass on Upgrade and Connection\n"
         return PlainTextResponse(text, 426, {"Upgrade": "websocket", "Connection": "Upgrade"})  # RFC 9110, 15.5.22
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", page),
             Mount("/page", files),
@@ -42,6 +42,8 @@ def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> Starl
         ],
         middleware=[Middleware(_SecurityHeaders)],
     )
+    app.router.redirect_slashes = False  # a wrong address is a wrong address
+    return app
 
 
 class _SecurityHeaders:

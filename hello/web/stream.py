@@ -182,7 +182,8 @@ class _Events(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def write(frames: list[Frame]) -> None:
-            await send({"type": "http.response.body", "body": _events(frames).encode(), "more_body": True})
+            for frame in frames:  # one by one: the server would buffer whatever it is given at once
+                await send({"type": "http.response.body", "body": _event(frame).encode(), "more_body": True})
 
         async def gone() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -198,8 +199,5 @@ class _Events(Response):
             self._leave()
 
 
-def _events(frames: list[Frame]) -> str:
-    return "".join(
-        f"id: {frame.position}\ndata: {frame.json}\n\n" if frame.position else f"data: {frame.json}\n\n"
-        for frame in frames
-    )
+def _event(frame: Frame) -> str:
+    return f"id: {frame.position}\ndata: {frame.json}\n\n" if frame.position else f"data: {frame.json}\n\n"
