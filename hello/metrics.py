@@ -15,6 +15,14 @@ class Metrics:
         self.published = Counter(
             "hello_messages_published", "Messages that the channel accepted from this process.", registry=self.registry
         )
+        self.fenced = Counter(
+            "hello_messages_fenced",
+            "Messages that the channel refused since another broadcaster has the voice.",
+            registry=self.registry,
+        )
+        self.voice = Gauge(
+            "hello_voice", "1 while this process's broadcaster may speak, else 0.", registry=self.registry
+        )
         self.relayed = Counter(
             "hello_messages_relayed", "Messages that this relay passed on to its browsers.", registry=self.registry
         )

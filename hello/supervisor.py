@@ -1,20 +1,26 @@
 """When the channel is lost it is tried again for ever; any other error falls through and ends the process.
 
+Here a broadcaster gets its voice, and a relay its subscription.
+
 It knows neither actors nor browsers: it stands between an actor and the channel.
 """
 
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 
 import anyio
+from anyio.abc import TaskStatus
 
-from hello.channel import Batch, Channel, ChannelLost
+from hello.channel import Batch, Channel, ChannelLost, Fenced
 from hello.message import Message, Position
 from hello.metrics import Metrics
 
 SHORTEST_PAUSE = 0.1  # seconds, at most, before the second attempt; most losses are a connection that was closed
 LONGEST_PAUSE = 2.0  # seconds; longer would add to an outage, shorter to the load on a server that starts
+RENEW_SECONDS = 1.0  # between two claims of the voice: who waits for it has it within LEASE_SECONDS and this
+RELEASE_SECONDS = 1.0  # for letting it go when the process stops; a channel that does not answer lets it lapse
 STEADY_SECONDS = 10.0  # an attempt that held for so long was no part of the trouble before it
 
 log = logging.getLogger(__name__)
@@ -73,18 +79,89 @@ class Pauses:
         self._began = anyio.current_time()
 
 
-async def publish(channel: Channel, message: Message, link: Link) -> Position:
-    """Publish the message, again and again with the same id until the channel has accepted it."""
-    pauses = Pauses()
-    while True:
+class Voice:
+    """The channel's one voice, as one broadcaster has it or waits for it.
+
+    `speaker` names this very run of the broadcaster: another run of the same instance is another speaker.
+    """
+
+    def __init__(self, channel: Channel, speaker: str, link: Link) -> None:
+        self._channel = channel
+        self._speaker = speaker
+        self._link = link
+        self._mine = anyio.Event()  # set while this broadcaster has the voice, for all that it knows
+
+    @property
+    def mine(self) -> bool:
+        """Whether this broadcaster may speak, for all that it knows; the channel has the last word."""
+        return self._mine.is_set()
+
+    async def keep(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Claim the voice, and keep it, for ever; started once the channel has answered, whoever has the voice."""
+        pauses, started = Pauses(), False
+        while True:
+            try:
+                mine = await self._channel.claim(self._speaker)
+            except ChannelLost as reason:
+                self._link.lost(reason)
+                await pauses.sleep()
+                continue
+            self._link.word()
+            if mine is not self.mine or not started:
+                log.info("broadcaster: %s", "has the voice" if mine else "waits, another one has the voice")
+            if mine:
+                self._mine.set()
+            else:
+                self._lose()
+            if not started:
+                started = True
+                task_status.started()
+            await anyio.sleep(RENEW_SECONDS)
+
+    async def turn(self) -> bool:
+        """Return once this broadcaster has the voice; whether it had to wait for it."""
+        waited = not self.mine
+        await self._mine.wait()
+        return waited
+
+    async def say(self, message: Message) -> Position | None:
+        """Publish the message, again and again with the same id until the channel has accepted it.
+
+        None if another one has the voice meanwhile: the channel has not accepted the message, and it is dropped.
+        """
+        pauses, lost = Pauses(), False
+        while True:
+            try:
+                position = await self._publish(message, lost=lost)
+            except ChannelLost as reason:
+                lost = True
+                self._link.lost(reason)
+                await pauses.sleep()
+            except Fenced:
+                log.warning("broadcaster: lost the voice, and dropped a message that was not accepted")
+                self._lose()
+                return None
+            else:
+                self._link.word()
+                return position
+
+    async def release(self) -> None:
+        """Let the voice go, so that another one need not wait until it lapses."""
+        with anyio.move_on_after(RELEASE_SECONDS), suppress(ChannelLost):
+            await self._channel.release(self._speaker)
+
+    async def _publish(self, message: Message, *, lost: bool) -> Position:
         try:
-            position = await channel.publish(message)
-        except ChannelLost as reason:
-            link.lost(reason)
-            await pauses.sleep()
-        else:
-            link.word()
-            return position
+            return await self._channel.publish(message, self._speaker)
+        except Fenced:
+            # The lease may have lapsed in an outage. Unless somebody else took the voice, the message is held on to.
+            if lost and await self._channel.claim(self._speaker):
+                return await self._channel.publish(message, self._speaker)
+            raise
+
+    def _lose(self) -> None:
+        if self.mine:
+            self._mine = anyio.Event()
 
 
 async def follow(channel: Channel, position: Callable[[], Position | None], link: Link) -> AsyncGenerator[Batch, None]:

@@ -1,6 +1,7 @@
 """One process of the system: which actors run, and in which order. Here alone they are introduced to each other."""
 
 import logging
+import uuid
 from contextlib import aclosing
 from functools import partial
 from typing import Protocol
@@ -16,7 +17,7 @@ from hello.message import Message
 from hello.metrics import Metrics
 from hello.relay import relay
 from hello.settings import Settings
-from hello.supervisor import Link, follow, publish
+from hello.supervisor import Link, Voice, follow
 from hello.web.operators import operators_app
 from hello.web.public import public_app
 
@@ -48,6 +49,10 @@ async def run(
         history=settings.history, instance=settings.instance, max_clients=settings.max_clients, metrics=metrics
     )
     not_ready: str | None = "starting"
+    voice: Voice | None = None
+    if "broadcaster" in settings.actors:
+        voice = Voice(channel, f"{settings.instance} {uuid.uuid4().hex}", Link("broadcaster", metrics))
+        metrics.voice.set_function(lambda: voice.mine)
     servers_stop = anyio.Event()
 
     async def start_relay(actors: TaskGroup, servers: TaskGroup) -> None:
@@ -62,16 +67,16 @@ async def run(
         app = public_app(audience, allowed_origins=settings.allowed_origins)
         await servers.start(partial(serve, "public", app, servers_stop))
 
-    async def start_broadcaster(actors: TaskGroup) -> None:
-        link = Link("broadcaster", metrics)
-
+    async def start_broadcaster(actors: TaskGroup, voice: Voice) -> None:
         async def outbox(message: Message) -> None:
-            await publish(channel, message, link)
-            metrics.published.inc()
+            accepted = await voice.say(message)
+            (metrics.fenced if accepted is None else metrics.published).inc()
 
-        await actors.start(
+        await actors.start(voice.keep)
+        actors.start_soon(
             partial(
                 broadcaster,
+                voice.turn,
                 outbox,
                 text=settings.text,
                 instance=settings.instance,
@@ -89,8 +94,8 @@ async def run(
                     # A relay first: what is said from now on is heard.
                     if "relay" in settings.actors:
                         await start_relay(relays, servers)
-                    if "broadcaster" in settings.actors:
-                        await start_broadcaster(speakers)
+                    if voice is not None:
+                        await start_broadcaster(speakers, voice)
                     if stop.is_set():
                         return  # in this very turn of the loop: it drains, and is not ready any more
                     not_ready = None
@@ -101,6 +106,8 @@ async def run(
                 await stop.wait()
                 not_ready = "draining"
                 speakers.cancel_scope.cancel()
+            if voice is not None:
+                await voice.release()
             if len(audience):
                 log.info("moving %d browsers away over %g s at most", len(audience), settings.drain_seconds)
             await audience.drain(settings.drain_seconds)

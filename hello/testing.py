@@ -45,9 +45,17 @@ class CuttableChannel:
         """The backend is back, with everything that it had accepted."""
         self._cut = anyio.Event()
 
-    async def publish(self, message: Message) -> Position:
+    async def publish(self, message: Message, speaker: str | None = None) -> Position:
         self._check()
-        return await self._channel.publish(message)
+        return await self._channel.publish(message, speaker)
+
+    async def claim(self, speaker: str) -> bool:
+        self._check()
+        return await self._channel.claim(speaker)
+
+    async def release(self, speaker: str) -> None:
+        self._check()
+        await self._channel.release(speaker)
 
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:

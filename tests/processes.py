@@ -9,7 +9,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Self
 
 START_SECONDS = 20.0  # from the command to ready; half a second where nothing else runs
@@ -27,13 +28,15 @@ def free_ports(count: int) -> list[int]:
 class HelloProcess:
     """`python -m hello` with these settings (`interval_min="0.1"`), at ports of its own that it keeps over restarts.
 
-    Leaving its `with` kills it.
+    With a `log` its output is appended to this file, else it is in `output` once it has ended; a process that is to say
+    more than a pipe holds (64 KiB) needs the file. Leaving its `with` kills it.
     """
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, log: Path | None = None, /, **settings: str) -> None:
         self.port, self.ops_port = free_ports(2)
         self.settings = {"port": str(self.port), "ops_port": str(self.ops_port), **settings}
         self.output = ""
+        self._log = log
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -49,14 +52,19 @@ class HelloProcess:
     def launch(self, environment: Mapping[str, str] | None = None) -> Self:
         """Start it and do not wait for it."""
         named = {f"HELLO_{name.upper()}": value for name, value in self.settings.items()}
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "hello"],
-            env={**os.environ, **named, **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with self._log.open("a") if self._log else nullcontext(subprocess.PIPE) as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "hello"],
+                env={**os.environ, **named, **(environment or {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         return self
+
+    def exit_code(self) -> int | None:
+        """The code that it ended with, if it has ended by itself or by a signal and nobody has waited for it yet."""
+        return None if self._process is None else self._process.poll()
 
     def start(self) -> Self:
         """Start it and return once it is ready."""
@@ -84,6 +92,12 @@ class HelloProcess:
         except OSError:
             return None
 
+    def metrics(self) -> dict[str, float]:
+        """What it measures of itself, by name and labels as they stand in /metrics."""
+        _, text = self._get(f"http://127.0.0.1:{self.ops_port}/metrics")
+        rows = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in rows}
+
     @staticmethod
     def _get(url: str) -> tuple[int, str]:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # the URLs are made here
@@ -96,7 +110,8 @@ class HelloProcess:
     def wait(self, seconds: float = 30.0) -> int:
         """The exit code, once it has ended."""
         assert self._process is not None
-        self.output, _ = self._process.communicate(timeout=seconds)
+        output, _ = self._process.communicate(timeout=seconds)
+        self.output = self._log.read_text() if self._log else output
         code = self._process.returncode
         self._process = None
         return code

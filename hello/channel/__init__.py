@@ -1,6 +1,6 @@
-"""The channel: a log with positions. Here are its two methods and its promises; each backend has a file of its own.
+"""The channel: a log with positions. Here are its methods and its promises; each backend has a file of its own.
 
-Eight promises, each a test of that name which runs over every backend:
+Nine promises, each a test of that name which runs over every backend:
 
 order    every subscriber sees the entries in one and the same order
 seam     a subscriber from position p sees every kept entry after p, then the live ones: none missing, none twice
@@ -8,6 +8,8 @@ gap      where entries after p are gone, the subscriber is told so before the ne
 once     publishing a message again (same id) adds nothing and returns the first position, within the last `history`
 ready    once `subscribe` has been entered, whatever anyone publishes afterwards is seen
 bounded  a channel keeps exactly its last `history` entries, whoever lags
+voice    one speaker at a time has the voice, until it releases it or does not claim it for LEASE_SECONDS; a message of
+         any other speaker is Fenced
 outage   while the backend is away or refuses, publish and subscription raise ChannelLost within seconds
 leave    leaving a subscription frees everything that it held, on error and cancellation too
 """
@@ -20,6 +22,7 @@ from urllib.parse import urlsplit
 from hello.message import Entry, Gap, Message, Position
 
 WORD_SECONDS = 2.0  # a subscription that has nothing to say still says so as often as this: proof that it is not deaf
+LEASE_SECONDS = 3.0  # how long a speaker that died keeps the voice: two claims of one a second may be late
 BATCH = 1000  # entries in one batch, at most: a reader that comes back from far away does not hold up the event loop
 
 Batch = list[Entry | Gap]
@@ -29,13 +32,34 @@ class ChannelLost(Exception):
     """The channel is away, or refuses; trying again may help. Its text says what happened, in one line."""
 
 
-class Channel(Protocol):
-    """A way to publish, and a way to follow what was published."""
+class Fenced(Exception):
+    """The speaker does not have the voice, so that its message was not accepted."""
 
-    async def publish(self, message: Message) -> Position:
+
+class Channel(Protocol):
+    """A way to publish, a way to follow what was published, and a lease on being the one that speaks."""
+
+    async def publish(self, message: Message, speaker: str | None = None) -> Position:
         """Append the message, and return the position that it has now, or had already if its id is known.
 
+        With a `speaker`, only if this speaker has the voice at that moment; without one, whoever has it.
+
         Raises ChannelLost if it is not certain that the message was accepted: publish the very same message again.
+        Raises Fenced if it certainly was not, since the speaker does not have the voice.
+        """
+        ...
+
+    async def claim(self, speaker: str) -> bool:
+        """Take the voice if it is free, or keep it, for LEASE_SECONDS from now; False while another speaker has it.
+
+        Raises ChannelLost if it is not certain whether it was taken.
+        """
+        ...
+
+    async def release(self, speaker: str) -> None:
+        """Let the voice go, if this speaker has it.
+
+        Raises ChannelLost if it is not certain that it was let go; it lapses then.
         """
         ...
 

@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 import anyio
 import anyio.lowlevel
 
-from hello.channel import BATCH, WORD_SECONDS, Batch
+from hello.channel import BATCH, LEASE_SECONDS, WORD_SECONDS, Batch, Fenced
 from hello.log import Log
 from hello.message import ORIGIN, Entry, Message, Position, now_ms
 
@@ -14,20 +14,41 @@ from hello.message import ORIGIN, Entry, Message, Position, now_ms
 class MemoryChannel:
     """See `hello.channel` for what it promises. It runs on asyncio and on trio, in real and in virtual time."""
 
-    def __init__(self, history: int) -> None:
+    def __init__(self, history: int, mark: Position = ORIGIN) -> None:
+        """Keep `history` entries; positions go on after `mark`, the last one of a channel that this one stands for."""
         self._log: Log[Entry] = Log(history)
+        self._mark = mark
         self._changed = anyio.Event()
+        self._voice: str | None = None  # whose it is, until it lapses
+        self._lapses = 0.0  # by the event loop's clock
 
-    async def publish(self, message: Message) -> Position:
+    async def publish(self, message: Message, speaker: str | None = None) -> Position:
         await anyio.lowlevel.checkpoint()
         if (known := self._log.find(message.id)) is not None:
             return known
-        prev = self._log.head or ORIGIN
+        if speaker is not None and speaker != self._speaker():
+            raise Fenced
+        prev = self._log.head or self._mark
         position = prev.following(now_ms())
         self._log.append(Entry(position, prev, message))
         self._changed.set()
         self._changed = anyio.Event()
         return position
+
+    async def claim(self, speaker: str) -> bool:
+        await anyio.lowlevel.checkpoint()
+        if self._speaker() not in (None, speaker):
+            return False
+        self._voice, self._lapses = speaker, anyio.current_time() + LEASE_SECONDS
+        return True
+
+    async def release(self, speaker: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self._voice == speaker:
+            self._voice = None
+
+    def _speaker(self) -> str | None:
+        return self._voice if anyio.current_time() < self._lapses else None
 
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:

@@ -1,7 +1,8 @@
 """The channel in Redis: a stream that is trimmed exactly, and one script that publishes. No other file imports redis.
 
-The stream `hello` holds the truth, the hash `hello:ids` the position of each message id in it. Every publish is also
-sent to the Redis channel `hello`, for whoever listens with `redis-cli SUBSCRIBE hello`; nothing here depends on that.
+The stream `hello` holds the truth, the hash `hello:ids` the position of each message id in it, and `hello:voice` says
+who speaks. Every publish is also sent to the Redis channel `hello`, for whoever listens with `redis-cli SUBSCRIBE
+hello`; nothing here depends on that.
 
 Whatever the client library would retry or restore by itself is switched off: a command that is sent again in silence
 duplicates or loses. The caller sees every loss, as ChannelLost.
@@ -19,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from hello.channel import BATCH, WORD_SECONDS, Batch, ChannelLost
+from hello.channel import BATCH, LEASE_SECONDS, WORD_SECONDS, Batch, ChannelLost, Fenced
 from hello.message import ORIGIN, Entry, Malformed, Message, Position, told
 
 XreadReply = list[tuple[str, list[tuple[str, dict[str, str]]]]]  # stream, then its rows of position and fields
@@ -28,32 +29,63 @@ log = logging.getLogger(__name__)
 
 STREAM = "hello"
 IDS = "hello:ids"
+VOICE = "hello:voice"
 SOCKET_SECONDS = 5.0  # without a byte in an answer for so long the server counts as gone; well above WORD_SECONDS
 DISCONNECT_SECONDS = 1.0  # a connection that does not close in this time is dropped as it is
+
+_LAST = """
+if redis.replicate_commands then redis.replicate_commands() end  -- Redis 6: writes may follow TIME and PTTL
+local function last(stream)  -- the highest position that the stream has ever had, which outlives its entries
+  if redis.call('EXISTS', stream) == 1 then
+    local info = redis.call('XINFO', 'STREAM', stream)
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then return info[i + 1] end
+    end
+  end
+  return '0-0'
+end
+"""
+
+# A lease that lasts longer than it can was made before the clock was set back: nobody knows for how long it would hold.
+# Who waits for the voice learns the stream's last position, so that it knows what was said when its turn comes.
+CLAIM = (
+    _LAST
+    + """
+local stream, voice = KEYS[1], KEYS[2]
+local speaker, lease = ARGV[1], tonumber(ARGV[2])
+
+local left = redis.call('PTTL', voice)
+local mine = 1
+if left > 0 and left <= lease and redis.call('GET', voice) ~= speaker then
+  mine = 0
+else
+  redis.call('SET', voice, speaker, 'PX', lease)
+end
+return {mine, last(stream)}
+"""
+)
+
+RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
 
 # A position is raised above all that this stream, or the caller's memory of an earlier one, has ever had: a wiped or
 # restored Redis goes on where the old one ended, and `prev` tells those who missed something. XADD comes first among
 # the writes and may be refused (out of memory, read-only); from then on Redis lets the script finish.
-PUBLISH = """
-local stream, ids = KEYS[1], KEYS[2]
+PUBLISH = (
+    _LAST
+    + """
+local stream, ids, voice = KEYS[1], KEYS[2], KEYS[3]
 local history, mark_ms, mark_seq = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local id, text, broadcaster, sent_at, json = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local id, text, broadcaster, sent_at, json, speaker = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 
 local known = redis.call('HGET', ids, id)
 if known then return known end
+if speaker ~= '' and redis.call('GET', voice) ~= speaker then return false end
 
-if redis.replicate_commands then redis.replicate_commands() end  -- Redis 6: writes may follow TIME
-local prev_ms, prev_seq = mark_ms, mark_seq
-if redis.call('EXISTS', stream) == 1 then
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then
-      local ms, seq = string.match(info[i + 1], '(%d+)-(%d+)')
-      ms, seq = tonumber(ms), tonumber(seq)
-      if ms > prev_ms or (ms == prev_ms and seq > prev_seq) then prev_ms, prev_seq = ms, seq end
-    end
-  end
-end
+local prev_ms, prev_seq = string.match(last(stream), '(%d+)-(%d+)')
+prev_ms, prev_seq = tonumber(prev_ms), tonumber(prev_seq)
+if mark_ms > prev_ms or (mark_ms == prev_ms and mark_seq > prev_seq) then prev_ms, prev_seq = mark_ms, mark_seq end
 local time = redis.call('TIME')
 local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
 if ms <= prev_ms then ms, seq = prev_ms, prev_seq + 1 end
@@ -83,6 +115,7 @@ end
 redis.call('PUBLISH', stream, json)
 return position
 """
+)
 
 # Refusals that pass, by Redis's own words; inside a script Redis 6 hides the word in the middle of its sentence, and
 # who has not logged in is refused a command of more than ten words as "unauthenticated".
@@ -114,15 +147,30 @@ class RedisChannel:
         self._history = history
         self._password = password
         self._publish = client.register_script(PUBLISH)
+        self._claim = client.register_script(CLAIM)
+        self._release = client.register_script(RELEASE)
         self._mark = ORIGIN  # the highest position that this object has published or read
 
-    async def publish(self, message: Message) -> Position:
+    async def publish(self, message: Message, speaker: str | None = None) -> Position:
         fields = (message.id, message.text, message.broadcaster, message.sent_at, message.to_json())
+        args: list[str | int] = [self._history, *self._mark, *fields, speaker or ""]
         with _lost_for_refused():
-            reply = await self._publish(keys=[STREAM, IDS], args=[self._history, *self._mark, *fields])
+            reply = await self._publish(keys=[STREAM, IDS, VOICE], args=args)
+        if reply is None:
+            raise Fenced
         position = Position.parse(str(reply))
         self._mark = max(self._mark, position)
         return position
+
+    async def claim(self, speaker: str) -> bool:
+        with _lost_for_refused():
+            mine, last = await self._claim(keys=[STREAM, VOICE], args=[speaker, int(LEASE_SECONDS * 1000)])
+        self._mark = max(self._mark, Position.parse(last))
+        return bool(mine)
+
+    async def release(self, speaker: str) -> None:
+        with _lost_for_refused():
+            await self._release(keys=[VOICE], args=[speaker])
 
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:

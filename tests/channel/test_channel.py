@@ -1,4 +1,4 @@
-"""The channel's eight promises, one test each, over every backend on every event loop that it runs on.
+"""The channel's nine promises, one test each, over every backend on every event loop that it runs on.
 
 Nothing here names a backend. Tasks are ordered by what they have seen; no test waits for luck.
 """
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from hello.channel import Batch, Channel, ChannelLost
+from hello.channel import LEASE_SECONDS, Batch, Channel, ChannelLost, Fenced
 from hello.message import Entry, Gap, Message, Position
 from tests.channel.backends import Backend, MemoryBackend, RedisBackend
 
@@ -184,6 +184,55 @@ async def test_bounded(backend: Backend) -> None:
         assert len(ids(await take_all(lagging))) == 10
 
 
+async def test_voice(backend: Backend) -> None:
+    """One speaker at a time; the others are fenced, and what was accepted stays accepted whoever repeats it."""
+    async with backend.open() as one, backend.open() as two:
+        assert await one.claim("a")
+        assert await one.claim("a")
+        assert not await two.claim("b")
+        first = await one.publish(say(1), "a")
+        with pytest.raises(Fenced):
+            await two.publish(say(2), "b")
+        assert await two.publish(say(1), "b") == first, "a known message is not refused"
+        await two.release("b")
+        assert not await two.claim("b"), "nobody lets go what another one has"
+        await one.release("a")
+        with pytest.raises(Fenced):
+            await one.publish(say(3), "a")
+        assert await two.claim("b")
+        await two.publish(say(4), "b")
+        await one.publish(say(5))
+        assert ids(await read(one)) == ["test-1", "test-4", "test-5"], "who names no speaker needs no voice"
+
+
+async def test_voice_lapses(backend: Backend) -> None:
+    """A speaker that does not claim the voice again loses it in time, and is fenced from then on."""
+    async with backend.open() as one, backend.open() as two:
+        assert await one.claim("a")
+        claimed = anyio.current_time()
+        with anyio.fail_after(LIMIT_SECONDS):
+            while not await two.claim("b"):
+                await one.publish(say(1), "a")
+        assert LEASE_SECONDS * 0.95 < anyio.current_time() - claimed < LEASE_SECONDS + 2
+        with pytest.raises(Fenced):
+            await one.publish(say(2), "a")
+        assert not await one.claim("a")
+
+
+async def test_voice_at_once(backend: Backend) -> None:
+    """Of many that claim the voice at the same moment one has it."""
+    async with backend.open() as channel:
+        claims = []
+
+        async def claim(speaker: str) -> None:
+            claims.append(await channel.claim(speaker))
+
+        async with anyio.create_task_group() as group:
+            for number in range(10):
+                group.start_soon(claim, str(number))
+        assert sorted(claims) == [False] * 9 + [True]
+
+
 async def test_outage(backend: Backend) -> None:
     """While the backend is away everything raises ChannelLost in time; once it is back nothing is missing."""
     async with backend.open() as channel:
@@ -196,6 +245,10 @@ async def test_outage(backend: Backend) -> None:
                     await exhaust(batches)
                 with pytest.raises(ChannelLost):
                     await channel.publish(say(2))
+                with pytest.raises(ChannelLost):
+                    await channel.claim("a")
+                with pytest.raises(ChannelLost):
+                    await channel.release("a")
                 with pytest.raises(ChannelLost):
                     async with channel.subscribe(before):
                         pass

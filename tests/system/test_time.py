@@ -29,9 +29,9 @@ class RecordingChannel(CuttableChannel):
         self.accepted: dict[str, float] = {}
         self.attempts: list[str] = []
 
-    async def publish(self, message: Message) -> Position:
+    async def publish(self, message: Message, speaker: str | None = None) -> Position:
         self.attempts.append(message.id)
-        position = await super().publish(message)
+        position = await super().publish(message, speaker)
         self.accepted.setdefault(message.id, anyio.current_time())
         return position
 
@@ -60,14 +60,15 @@ async def test_an_hour_of_broadcasts(shape: str) -> None:
 
 async def test_a_beat_every_ten_seconds() -> None:
     """A page can tell a dead line, and a beat is no message."""
+    browser = Browser()
     async with (
         running("combined", RecordingChannel(), interval_min=1000, interval_max=1000) as system,
-        system.relays[0].open("/ws") as stream,
+        browser.open(system.relays[0]),
     ):
-        assert (await stream.receive())["type"] == "welcome"
+        await browser.see(1)
         began = anyio.current_time()
         for beat in range(1, 6):
-            assert (await stream.receive()) == {"type": "beat"}
+            assert (await browser.step()) == {"type": "beat"}
             assert anyio.current_time() - began == pytest.approx(10 * beat, abs=0.1)
 
 
@@ -172,7 +173,7 @@ async def test_an_error_that_is_no_lost_channel_ends_the_process() -> None:
     """Nothing goes on half dead: the error reaches whoever runs the process."""
 
     class BrokenChannel(MemoryChannel):
-        async def publish(self, message: Message) -> Position:
+        async def publish(self, message: Message, speaker: str | None = None) -> Position:
             raise ZeroDivisionError
 
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
