@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from hello.channel import open_channel
 from hello.settings import Mistakes, Settings, add_flags, load
 from hello.system import run
-from hello.web.server import listen, serve
+from hello.web.server import KEPT_FILES, listen, serve
 
 MANY_FILES = 65_536  # descriptors, where the system sets no limit; macOS refuses to be asked for infinity
 MISCONFIGURED = 2  # exit code; a failure of any other kind is 1
@@ -63,7 +63,8 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         log.info("%s: http://%s:%d", what, f"[{host}]" if ":" in host else host, port)
 
     async def serve_at(name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
-        await serve(app, stop, listener=listeners[name], task_status=task_status)
+        kept = KEPT_FILES if name == "public" else 0
+        await serve(app, stop, listener=listeners[name], kept_files=kept, task_status=task_status)
 
     async with anyio.create_task_group() as group:
         group.start_soon(_watch_signals, stop)
@@ -120,8 +121,9 @@ def _configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.setLevel(logging.ERROR)  # turning points are ours; it warns of every bad request
-    # It takes each refused WebSocket for a fault of the app, so that anybody could fill the log.
-    uvicorn_log.addFilter(lambda record: "without completing handshake" not in record.getMessage())
+    # It takes each WebSocket that is refused, and each stream that is given up, for a fault of the app, so that anybody
+    # could fill the log.
+    uvicorn_log.addFilter(lambda record: "ASGI callable returned without completing" not in record.getMessage())
 
 
 class _Json(logging.Formatter):

@@ -40,8 +40,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Relayed(Entry):
-    """An entry that this relay has read, with its frame: made once, sent to every browser."""
+    """An entry that this relay has read, and when (UNIX milliseconds); its frame is made once, for every browser."""
 
+    relayed_at: int
     frame: Frame
 
 
@@ -79,6 +80,11 @@ class Browser:
             frames.append(BEAT)
         return frames
 
+    @property
+    def behind(self) -> int:
+        """How many messages there are that it has not taken yet."""
+        return self._audience.log.behind(self._position)
+
     def ring(self) -> None:
         self.bell.set()
         self.bell = anyio.Event()
@@ -100,7 +106,8 @@ class Audience:
         self._bridge: tuple[Position, Position] | None = None
         self._metrics = metrics
         metrics.browsers.set_function(lambda: len(self))
-        metrics.slow_browsers.set_function(self._slow)
+        metrics.slow_browsers.set_function(lambda: len(self._slow()))
+        metrics.lag.set_function(lambda: max((browser.behind for browser in self._slow()), default=0))
 
     def __len__(self) -> int:
         return len(self._browsers)
@@ -110,17 +117,17 @@ class Audience:
         """The newest position that this relay has read; None before the first."""
         return self.log.head
 
-    def append(self, entry: Entry) -> None:
-        """Add an entry that the channel gave. Nobody is woken yet: see `wake`.
+    def append(self, entry: Entry) -> Relayed | None:
+        """Add an entry that the channel gave, and return it as the browsers get it. Nobody is woken yet: see `wake`.
 
-        A message that the log holds already is dropped: a channel that lost its data may have accepted it once more.
+        A message that the log holds already is dropped (None): a channel that lost its data may have accepted it again.
         """
         prev = entry.prev
         if self._bridge is not None and prev == self._bridge[0]:
             prev = self._bridge[1]  # the predecessor was dropped, so that its own predecessor takes its place
         if self.log.find(entry.message.id) is not None:
             self._bridge = (entry.position, prev)
-            return
+            return None
         self._bridge = None
         message, relayed_at = entry.message, now_ms()
         frame = _frame(
@@ -133,9 +140,9 @@ class Audience:
             relayed_at=relayed_at,
             relay=self._instance,
         )
-        self.log.append(Relayed(entry.position, prev, message, frame._replace(position=entry.position)))
-        self._metrics.relayed.inc()
-        self._metrics.relay_seconds.observe(max(0, relayed_at - message.sent_at) / 1000)
+        relayed = Relayed(entry.position, prev, message, relayed_at, frame._replace(position=entry.position))
+        self.log.append(relayed)
+        return relayed
 
     def wake(self) -> None:
         """Let every browser look for what it is owed."""
@@ -202,9 +209,9 @@ class Audience:
         self._metrics.gaps.labels("browser").inc()
         return _frame("gap", after=str(gap.after), before=str(gap.before))
 
-    def _slow(self) -> int:
+    def _slow(self) -> list[Browser]:
         late = anyio.current_time() - SLOW_SECONDS
-        return sum(browser.waiting_since is not None and browser.waiting_since < late for browser in self._browsers)
+        return [each for each in self._browsers if each.waiting_since is not None and each.waiting_since < late]
 
 
 def _frame(kind: str, **fields: object) -> Frame:

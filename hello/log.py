@@ -50,15 +50,18 @@ class Log(Generic[E]):
 
         A position ahead of the head is not an error: a reader may come from a relay that is a moment ahead of this one.
         """
-        oldest = self._count - len(self._ring)
-        if position is None:
-            start = oldest
-        elif self._count and self._at(self._count - 1).position <= position:
-            return []  # by far the most frequent question
-        else:
-            numbers = range(oldest, self._count)
-            start = oldest + bisect_right(numbers, position, key=lambda number: self._at(number).position)
+        start = self._count - self.behind(position)
         return told((self._at(n) for n in range(start, min(start + limit, self._count))), position)
+
+    def behind(self, position: Position | None) -> int:
+        """How many kept entries come after `position`; None is before them all."""
+        kept = len(self._ring)
+        if position is None:
+            return kept
+        if kept and self._at(self._count - 1).position <= position:
+            return 0  # by far the most frequent answer
+        numbers = range(self._count - kept, self._count)
+        return kept - bisect_right(numbers, position, key=lambda number: self._at(number).position)
 
     def before_last(self, count: int) -> Position | None:
         """The position from which a reader gets the `count` newest entries and then what comes."""

@@ -55,3 +55,8 @@ class Metrics:
             "Browsers that keep this relay waiting for more than a second.",
             registry=self.registry,
         )
+        self.lag = Gauge(
+            "hello_browser_lag_messages",
+            "Messages that the slow browser that lags most has not taken yet.",
+            registry=self.registry,
+        )

@@ -27,8 +27,9 @@ async def relay(
         for item in batch:
             if isinstance(item, Gap):
                 metrics.gaps.labels("relay").inc()
-            else:
-                audience.append(item)
+            elif (relayed := audience.append(item)) is not None and started:  # history is not news
+                metrics.relayed.inc()
+                metrics.relay_seconds.observe(max(0, relayed.relayed_at - relayed.message.sent_at) / 1000)
         audience.wake()
         if not batch and not started:
             started = True

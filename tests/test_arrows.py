@@ -29,7 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "hello.web.stream": {"hello.audience", "hello.message", "hello.web.origin"},
     "hello.web.public": {"hello.audience", "hello.web.origin", "hello.web.stream"},
     "hello.web.operators": {"hello.metrics"},
-    "hello.web.server": {"hello.web.stream"},
+    "hello.web.protocols": set(),
+    "hello.web.server": {"hello.web.protocols"},
     "hello.system": {
         *("hello.audience", "hello.broadcaster", "hello.channel", "hello.message", "hello.metrics", "hello.relay"),
         *("hello.settings", "hello.supervisor", "hello.web.operators", "hello.web.public"),
@@ -41,7 +42,8 @@ ARROWS: dict[str, set[str]] = {
 # Who alone may know a library.
 KEEPERS = {
     "redis": {"hello.channel.redis"},
-    "uvicorn": {"hello.web.server"},
+    "uvicorn": {"hello.web.server", "hello.web.protocols"},
+    "websockets": {"hello.web.protocols"},
     "starlette": {"hello.web.stream", "hello.web.public", "hello.web.operators", "hello.web.server", "hello.system"}
     | {"hello.testing", "hello.__main__"},
     "pydantic": {"hello.settings"},

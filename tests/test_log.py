@@ -35,6 +35,7 @@ def test_a_log_gives_what_a_list_would(steps: list[int], history: int, after: in
     assert log.head == (made[-1].position if made else None)
 
     position = None if after is None else Position(after, 0)
+    assert log.behind(position) == sum(position is None or entry.position > position for entry in kept)
     expected: list[Entry | Gap] = []
     for entry in [entry for entry in kept if position is None or entry.position > position][:limit]:
         if position is not None and entry.prev > position:

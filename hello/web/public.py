@@ -5,7 +5,6 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -19,7 +18,7 @@ from hello.web.stream import Streams
 PAGE = Path(__file__).parent / "page"
 
 
-def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> Starlette:
+def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> ASGIApp:
     """The app that browsers talk to."""
     streams = Streams(audience, allowed_origins)
 
@@ -40,10 +39,11 @@ def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> Starl
             WebSocketRoute("/ws", streams.websocket),
             Route("/ws", upgrade_required),
         ],
-        middleware=[Middleware(_SecurityHeaders)],
     )
     app.router.redirect_slashes = False  # a wrong address is a wrong address
-    return app
+    return _SecurityHeaders(
+        app
+    )  # around it, and not a middleware within: an error of the app is answered outside of those
 
 
 class _SecurityHeaders:

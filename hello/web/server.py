@@ -1,6 +1,8 @@
 """uvicorn as a child of our own task group: it serves an app until it is told to stop. Signals are not its business."""
 
 import asyncio
+import logging
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +11,21 @@ import anyio
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hello.web.stream import MAX_FRAME
+from hello.web.protocols import MAX_FRAME, MAX_UNSENT, Http, WebSocket
 
 BACKLOG = 2048  # connections that the kernel holds for us while we are busy: thousands may come back at once
+ACCEPTS = 100  # connections taken in one turn of the event loop: those who are there already are served in between
+KEPT_FILES = 64  # file descriptors that browsers do not get: for Redis, the operators and this process itself
+EXHAUSTED_SECONDS = 1.0  # without accepting, when even those are gone
 GRACE_SECONDS = 2  # for answers that are on their way when the server stops
-HEAD_SECONDS = 10.0  # from the first byte of a request, or the connection, to the end of its head
-MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
 VANISHED_SECONDS = 30  # without an acknowledgement of what was sent a browser counts as gone; a beat is always sent
-MAX_LINE = 8 * 1024  # bytes in one line of a head: the WebSocket handshake reads no longer ones
+
+log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at this address.
+    """A socket that listens at this address; every connection inherits its options.
 
     Raises OSError if there is no such address, or somebody else listens there.
     """
@@ -32,8 +35,12 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection inherits it (RFC 5482)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux (RFC 5482)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED_SECONDS * 1000)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel would take megabytes for one that does not read
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
+        listener.setblocking(False)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError:
@@ -47,24 +54,27 @@ async def serve(
     stop: anyio.Event,
     *,
     listener: socket.socket,
+    kept_files: int = 0,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` at the socket until `stop` is set, and close it; started once it accepts."""
+    """Serve `app` at the socket until `stop` is set, and close it; started once it accepts.
+
+    Connections that would leave fewer than `kept_files` file descriptors to this process are closed at once.
+    """
     config = Config(
         app,
         lifespan="off",  # an error in there would be logged, and the server would go on without what it started
         log_config=None,
         access_log=False,
-        http=_Http,
-        ws="websockets-sansio",
+        http=Http,
+        ws=WebSocket,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,  # costs 33 KiB a connection and gains nothing at 150 bytes a frame
         ws_ping_interval=None,  # one beat for all browsers does this
         server_header=False,
-        backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = _Server(config, task_status)
+    server = _Server(config, listener, kept_files, task_status)
     async with anyio.create_task_group() as group:
 
         async def watch() -> None:
@@ -73,99 +83,87 @@ async def serve(
 
         group.start_soon(watch)
         try:
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=[])
         finally:
             server.abort()
         group.cancel_scope.cancel()
 
 
-class _Http(HttpToolsProtocol):
-    """uvicorn's protocol with the limits on a request's head that it lacks (Kludex/uvicorn#157).
-
-    Who sends too much is answered 431, who is too slow 408 (RFC 6585, RFC 9110), and both are hung up on.
-    """
-
-    _timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
-    _size = 0  # bytes that came while it was awaited
-    _fields = 0  # bytes in the fields of this head so far, for one that came whole
-    _too_big = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
-        super().connection_made(transport)
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._timer is not None and not self.transport.is_closing():
-            self._size += len(data)
-            if self._size > MAX_HEAD:
-                self._refuse(b"431 Request Header Fields Too Large")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._fields = 0
-        if self._timer is None:  # a further request on the same connection
-            self._await_head()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        line = len(name) + len(value)
-        self._fields += line
-        if max(line, len(self.url)) > MAX_LINE or self._fields + len(self.url) > MAX_HEAD:
-            self._too_big = True
-            raise ValueError  # ends the parser, which then asks for the answer below
-
-    def on_headers_complete(self) -> None:
-        self._end_head()
-        super().on_headers_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        if self._too_big:
-            self._refuse(b"431 Request Header Fields Too Large")
-        else:
-            super().send_400_response(msg)
-
-    def _await_head(self) -> None:
-        self._size = 0
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._refuse, b"408 Request Timeout")
-
-    def _end_head(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _refuse(self, status: bytes) -> None:
-        self._end_head()
-        self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        self.transport.close()
-
-
 class _Server(Server):
-    def __init__(self, config: Config, task_status: TaskStatus[None]) -> None:
+    """uvicorn's server with a door of its own: an event loop's accepts until no descriptor is left for anybody."""
+
+    def __init__(self, config: Config, listener: socket.socket, kept_files: int, task_status: TaskStatus[None]) -> None:
         super().__init__(config)
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._room = max(1, limit - kept_files) if limit != resource.RLIM_INFINITY else float("inf")
+        self._listener = listener
+        self._entering: set[asyncio.Task[None]] = set()
+        self._full = False
         self._task_status = task_status
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._open()
         self._task_status.started()
 
     def stop(self) -> None:
         """Take no more connections, and finish the answers that are on their way."""
         self.should_exit = True
+        self._close()
         for connection in list(self.server_state.connections):
-            if not isinstance(connection, _Http):  # a browser that did not go when it was moved: it does not read
+            if isinstance(connection, WebSocket):  # a browser that did not go when it was moved: it does not read
                 connection.transport.abort()
 
     def abort(self) -> None:
         """Let go of whatever is still open: nothing after a shutdown, everything after an error elsewhere."""
-        for listening in getattr(self, "servers", []):
-            listening.close()
+        self._close()
+        for task in self._entering:
+            task.cancel()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+    def _open(self) -> None:
+        if self._listener.fileno() != -1:  # not closed meanwhile
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _close(self) -> None:
+        if self.started and self._listener.fileno() != -1:
+            self._loop.remove_reader(self._listener)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                log.warning("cannot accept connections: %s", error)
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(EXHAUSTED_SECONDS, self._open)
+                return
+            full = len(self.server_state.connections) + len(self._entering) >= self._room
+            if full is not self._full:
+                self._full = full
+                log.warning("connections: %s", "turned away, no descriptors are left" if full else "accepted again")
+            if full:
+                connection.close()
+                continue
+            task = self._loop.create_task(self._enter(connection))
+            self._entering.add(task)
+            task.add_done_callback(self._entering.discard)
+
+    async def _enter(self, connection: socket.socket) -> None:
+        def protocol() -> asyncio.Protocol:
+            return Http(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        try:
+            await self._loop.connect_accepted_socket(protocol, connection)
+        except OSError:  # it has gone already
+            connection.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -14,18 +14,14 @@ from hello.audience import MOVED, Audience, Browser, Frame, Refused
 from hello.message import Malformed, Position, now_ms
 from hello.web.origin import may_open
 
-STALL_SECONDS = 30.0  # a browser that has taken no bytes for so long is given up
-FRAMES_PER_MINUTE = 100  # a browser has nothing to say; one that says more than this is broken, or means harm
-MAX_FRAME = 4096  # bytes in one of its frames
+STALL_SECONDS = 30.0  # a browser whose next frame was not taken for so long is given up
 AHEAD_MS = 60_000  # how far a position may be ahead of this relay's clock: clocks of a cluster differ by less
 CLOSE_SECONDS = 5.0  # for the closing frame of a browser that may not be reading any more
 
 # Proxies would keep events back to compress or to buffer them.
 STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
-RULES_BROKEN = 1008  # RFC 6455, section 7.4.1
-FRAME_TOO_BIG = 1009
-TOO_SLOW = 1013  # "try again later"
+TOO_SLOW = 1013  # "try again later" (RFC 6455's registry)
 
 _NUMBER = re.compile(r"[0-9]{1,7}")
 
@@ -71,13 +67,13 @@ class Streams:
             headers = {"Retry-After": str(error.retry_after)}
             return await websocket.send_denial_response(PlainTextResponse(f"{error}\n", 503, headers))
 
-        async def write(frames: list[Frame]) -> None:
-            for frame in frames:
-                await websocket.send_text(frame.json)
+        async def gone() -> None:
+            while (await websocket.receive())["type"] != "websocket.disconnect":
+                pass
 
         try:
             await websocket.accept()
-            code = await self._pump(browser, write, lambda: _hear(websocket))
+            code = await self._pump(browser, lambda frame: websocket.send_text(frame.json), gone)
             if code is not None:
                 with anyio.move_on_after(CLOSE_SECONDS):
                     await websocket.close(code)
@@ -90,6 +86,14 @@ class Streams:
         """`/events`: the same frames as server-sent events (WHATWG HTML, section 9.2); only messages carry an id."""
         if (refusal := self._refusal(request.headers)) is not None:
             return refusal
+        response = self._events(request)
+        response.headers["Vary"] = "Origin"
+        origin = request.headers.get("origin")
+        if origin is not None and origin.lower() in self._allowed_origins:
+            response.headers["Access-Control-Allow-Origin"] = origin  # without it a browser keeps the events to itself
+        return response
+
+    def _events(self, request: Request) -> Response:
         try:
             start = start_of(request.query_params, request.headers)
             if request.method == "HEAD":  # there is no body to wait for
@@ -107,60 +111,50 @@ class Streams:
         return _Events(lambda write, gone: self._pump(browser, write, gone), lambda: self._audience.leave(browser))
 
     def _refusal(self, headers: Headers) -> Response | None:
-        origin = headers.get("origin")
-        if may_open(origin, headers.get("host"), self._allowed_origins):
-            return None
-        return PlainTextResponse(f"pages of {origin} may not open this stream: see HELLO_ALLOWED_ORIGINS\n", 403)
+        for origin in headers.getlist("origin"):  # a second one is no browser's
+            if not may_open(origin, headers.get("host"), self._allowed_origins):
+                text = f"pages of {origin} may not open this stream: see HELLO_ALLOWED_ORIGINS\n"
+                return PlainTextResponse(text, 403)
+        return None
 
     async def _pump(
         self,
         browser: Browser,
-        write: Callable[[list[Frame]], Awaitable[None]],
-        gone: Callable[[], Awaitable[int | None]],
+        write: Callable[[Frame], Awaitable[None]],
+        gone: Callable[[], Awaitable[None]],
     ) -> int | None:
         """Write what the browser is owed until it goes or is to go; the code to close it with, if it is there yet."""
         code: int | None = None
         async with anyio.create_task_group() as group:
 
             async def watch() -> None:
-                nonlocal code
-                code = await gone()
+                await gone()
                 group.cancel_scope.cancel()
 
             group.start_soon(watch)
-            while True:
+            while code is None:
                 bell, moving = browser.bell, browser.moving
                 if frames := browser.take():
-                    browser.waiting_since = anyio.current_time()
-                    with anyio.move_on_after(STALL_SECONDS) as stall:
-                        await write(frames)
-                    browser.waiting_since = None
-                    if stall.cancelled_caught:
+                    if not await _written(browser, frames, write):
                         code = TOO_SLOW
-                        break
                 elif moving:
                     code = MOVED
-                    break
                 else:
                     await bell.wait()
             group.cancel_scope.cancel()
         return code
 
 
-async def _hear(websocket: WebSocket) -> int | None:
-    """Read what the browser should not send; the code to close it with, or None once it has gone."""
-    minute, frames = 0.0, 0
-    while True:
-        event = await websocket.receive()
-        if event["type"] == "websocket.disconnect":
-            return None
-        if len(event.get("bytes") or (event.get("text") or "").encode()) > MAX_FRAME:
-            return FRAME_TOO_BIG
-        if anyio.current_time() - minute > 60:
-            minute, frames = anyio.current_time(), 0
-        frames += 1
-        if frames > FRAMES_PER_MINUTE:
-            return RULES_BROKEN
+async def _written(browser: Browser, frames: list[Frame], write: Callable[[Frame], Awaitable[None]]) -> bool:
+    """Write the frames, each as soon as the one before it was taken; whether all were, or one was not for too long."""
+    for frame in frames:
+        browser.waiting_since = anyio.current_time()
+        with anyio.move_on_after(STALL_SECONDS):
+            await write(frame)
+            browser.waiting_since = None
+        if browser.waiting_since is not None:
+            return False
+    return True
 
 
 class _Events(Response):
@@ -170,9 +164,7 @@ class _Events(Response):
 
     def __init__(
         self,
-        pump: Callable[
-            [Callable[[list[Frame]], Awaitable[None]], Callable[[], Awaitable[None]]], Awaitable[int | None]
-        ],
+        pump: Callable[[Callable[[Frame], Awaitable[None]], Callable[[], Awaitable[None]]], Awaitable[int | None]],
         leave: Callable[[], None],
     ) -> None:
         super().__init__(headers=STREAM_HEADERS)
@@ -181,9 +173,8 @@ class _Events(Response):
         self._leave = leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def write(frames: list[Frame]) -> None:
-            for frame in frames:  # one by one: the server would buffer whatever it is given at once
-                await send({"type": "http.response.body", "body": _event(frame).encode(), "more_body": True})
+        async def write(frame: Frame) -> None:
+            await send({"type": "http.response.body", "body": _event(frame).encode(), "more_body": True})
 
         async def gone() -> None:
             while (await receive())["type"] != "http.disconnect":

@@ -216,6 +216,9 @@ async def test_metrics_tell_what_happened(system: System) -> None:
         assert float(numbers['hello_gaps_total{reader="browser"}']) == 0
         assert float(numbers['hello_channel_up{actor="relay"}']) == 1
         assert 0 <= float(numbers['hello_channel_word_age_seconds{actor="relay"}']) < LIMIT_SECONDS
+    late = await system.start("relay")
+    relayed = (await late.get("/metrics")).body.split("\nhello_messages_relayed_total ")[1].split("\n")[0]
+    assert float(relayed) < 5, "what the channel kept is history, and was not relayed by this relay"
     spoken = (await speaker.get("/metrics")).body
     assert 'hello_channel_up{actor="broadcaster"} 1.0' in spoken
     published = float(spoken.split("\nhello_messages_published_total ")[1].split("\n")[0])

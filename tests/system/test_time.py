@@ -114,14 +114,17 @@ async def test_a_slow_browser_is_told_what_it_missed_and_delays_nobody() -> None
 
 @pytest.mark.parametrize("path", ["/ws", "/events"])
 async def test_a_browser_that_stops_reading_is_given_up(path: str) -> None:
-    """It counts as slow after a second, and is closed with 1013 after half a minute."""
+    """It counts as slow after a second, with what it lags, and is closed with 1013 after half a minute."""
     async with (
         running("combined", RecordingChannel(), interval_min=2, interval_max=2) as system,
         system.relays[0].open(path) as stream,
     ):
         await stream.receive()
         await anyio.sleep(25)
-        assert "hello_slow_browsers 1.0" in (await system.relays[0].get("/metrics")).body
+        metrics = (await system.relays[0].get("/metrics")).body
+        assert "hello_slow_browsers 1.0" in metrics
+        lag = float(metrics.split("\nhello_browser_lag_messages ")[1].split("\n")[0])
+        assert 10 <= lag <= 13, "it has taken one or two frames, and a message came every two seconds"
         await anyio.sleep(9)
         assert await stream.until_closed() == (1013 if path == "/ws" else None)
         await anyio.wait_all_tasks_blocked()

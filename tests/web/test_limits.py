@@ -7,8 +7,8 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from hello.web import server
-from hello.web.server import MAX_HEAD, MAX_LINE
+from hello.web import protocols, server
+from hello.web.protocols import MAX_HEAD, MAX_LINE
 from tests.processes import HelloProcess
 
 SECONDS = 20.0  # longer than the server's own limit, so that it is the server who hangs up
@@ -67,7 +67,7 @@ def test_a_handshake_with_a_long_line_is_refused(process: HelloProcess) -> None:
 )
 async def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silent, half, or half of a second request: 408 and the end, for a time-out shortened here."""
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
     listener = server.listen("127.0.0.1", 0)
     stop = anyio.Event()
     async with anyio.create_task_group() as group:

@@ -180,15 +180,6 @@ async def test_nothing_of_the_operators_is_public(relay: Process) -> None:
         assert (await relay.get(path)).status == 404
 
 
-async def test_a_browser_that_talks_too_much_breaks_the_rules(relay: Process) -> None:
-    """A hundred frames a minute are borne, one more closes with 1008."""
-    async with relay.open("/ws") as stream:
-        await stream.receive()
-        for _ in range(101):
-            await stream.send("hello?")
-        assert await stream.until_closed() == 1008
-
-
 def test_a_refusal_is_a_plain_answer_to_the_handshake(process: HelloProcess) -> None:
     """Over a real socket too the status comes before any upgrade."""
     with pytest.raises(InvalidStatus) as refused, connect(websocket_url(process) + "?after=x"):
