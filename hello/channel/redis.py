@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 STREAM = "hello"
 IDS = "hello:ids"
 VOICE = "hello:voice"
-SOCKET_SECONDS = 5.0  # without a byte in an answer for so long the server counts as gone; well above WORD_SECONDS
+SOCKET_SECONDS = 4.0  # without a byte of an answer for so long the server counts as gone: browsers hear of it within 6 s
 DISCONNECT_SECONDS = 1.0  # a connection that does not close in this time is dropped as it is
 
 _LAST = """
