@@ -91,8 +91,8 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
 # A position is raised above all that anybody remembers: a wiped or restored Redis goes on where the old one ended, and
-# `prev` tells those who missed something. XADD is the first write that changes what readers see, and may be refused (out
-# of memory, read-only); from then on Redis lets the script finish.
+# `prev` tells those who missed something. XADD is the first write that readers would see, and it may be refused (out of
+# memory, read-only); from then on Redis lets the script finish.
 PUBLISH = (
     REMEMBER
     + """
