@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import resource
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ BACKLOG = 2048  # connections that the kernel holds for us while we are busy: th
 ACCEPTS = 100  # connections taken in one turn of the event loop: those who are there already are served in between
 KEPT_FILES = 64  # file descriptors that browsers do not get: for Redis, the operators and this process itself
 EXHAUSTED_SECONDS = 1.0  # without accepting, when even those are gone
+TELL_SECONDS = 60.0  # between two lines of the log about it, however many are turned away
 GRACE_SECONDS = 2  # for answers that are on their way when the server stops
 VANISHED_SECONDS = 30  # without an acknowledgement of what was sent a browser counts as gone; a beat is always sent
 
@@ -95,10 +97,10 @@ class _Server(Server):
     def __init__(self, config: Config, listener: socket.socket, kept_files: int, task_status: TaskStatus[None]) -> None:
         super().__init__(config)
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._room = max(1, limit - kept_files) if limit != resource.RLIM_INFINITY else float("inf")
+        self._room = max(1, limit - kept_files) if limit != resource.RLIM_INFINITY else math.inf
         self._listener = listener
         self._entering: set[asyncio.Task[None]] = set()
-        self._full = False
+        self._told_at = -math.inf  # when it last said that it turns connections away
         self._task_status = task_status
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -145,16 +147,18 @@ class _Server(Server):
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(EXHAUSTED_SECONDS, self._open)
                 return
-            full = len(self.server_state.connections) + len(self._entering) >= self._room
-            if full is not self._full:
-                self._full = full
-                log.warning("connections: %s", "turned away, no descriptors are left" if full else "accepted again")
-            if full:
+            if len(self.server_state.connections) + len(self._entering) >= self._room:
                 connection.close()
+                self._turned_away()
                 continue
             task = self._loop.create_task(self._enter(connection))
             self._entering.add(task)
             task.add_done_callback(self._entering.discard)
+
+    def _turned_away(self) -> None:
+        if self._loop.time() - self._told_at > TELL_SECONDS:
+            self._told_at = self._loop.time()
+            log.warning("turning connections away: the other file descriptors are not for browsers (see ulimit -n)")
 
     async def _enter(self, connection: socket.socket) -> None:
         def protocol() -> asyncio.Protocol:
