@@ -69,14 +69,17 @@ class HelloProcess:
     def start(self) -> Self:
         """Start it and return once it is ready."""
         self.launch()
-        assert self._process is not None
-        deadline = time.monotonic() + START_SECONDS
-        while self.status("/readyz") != 200:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"not ready:\n{self.output}")
-            time.sleep(0.02)  # between two looks at a process that starts: there is no event to wait for
+        self.wait_for("/readyz", 200)
         return self
+
+    def wait_for(self, path: str, status: int) -> None:
+        """Return once the operators' server answers with this status; if it never does, the process is killed."""
+        deadline = time.monotonic() + START_SECONDS
+        while (found := self.status(path)) != status:
+            if self.exit_code() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"{path} answers {found} rather than {status}:\n{self.output}")
+            time.sleep(0.02)  # between two looks at a process: there is no event to wait for
 
     def page(self) -> str:
         """What a browser is given at the page's address."""

@@ -78,8 +78,7 @@ def test_a_second_signal_stops_at_once() -> None:
         for _ in range(100):
             stack.enter_context(connect(process.url.replace("http", "ws") + "ws"))
         process.signal(signal.SIGTERM)
-        while process.status("/readyz") != 503:
-            pass
+        process.wait_for("/readyz", 503)
         process.signal(signal.SIGTERM)
         assert process.wait(10) == -signal.SIGTERM
 
@@ -95,14 +94,15 @@ def test_a_process_without_a_relay_serves_no_page(redis_server: RedisServer) -> 
 def test_a_process_waits_for_its_channel_alive_and_not_ready(redis_server: RedisServer) -> None:
     """Without Redis it neither ends nor gets ready, and says once what is missing."""
     redis_server.stop()
-    process = HelloProcess(channel=redis_server.url, log_format="text").launch()
-    while process.status("/livez") is None:
-        pass
-    assert process.status("/readyz") == 503
-    redis_server.start()
-    while process.status("/readyz") != 200:
-        pass
-    assert process.terminate() == 0
+    process = HelloProcess(channel=redis_server.url, log_format="text")
+    try:
+        process.launch().wait_for("/readyz", 503)
+        assert process.status("/livez") == 200
+        redis_server.start()
+        process.wait_for("/readyz", 200)
+        assert process.terminate() == 0
+    finally:
+        process.kill()
     assert process.output.count("channel lost") == 1
     assert process.output.count("channel back") == 1
 
@@ -111,8 +111,11 @@ def test_a_programming_error_ends_the_process(redis_server: RedisServer) -> None
     """A key of another type does not heal: exit code 1, with the error in the log."""
     with Redis.from_url(redis_server.url) as raw:
         raw.set("hello", "x")
-    process = HelloProcess(channel=redis_server.url).launch()
-    assert process.wait() == 1
+    process = HelloProcess(channel=redis_server.url)
+    try:
+        assert process.launch().wait() == 1
+    finally:
+        process.kill()
     assert "WRONGTYPE" in process.output
 
 
