@@ -31,9 +31,7 @@ STREAM = "hello"
 IDS = "hello:ids"
 VOICE = "hello:voice"
 MARK = "hello:mark"
-SOCKET_SECONDS = (
-    4.0  # without a byte of an answer for so long the server counts as gone: browsers hear of it within 6 s
-)
+SOCKET_SECONDS = 4.0  # without a byte of an answer the server counts as gone: browsers hear of it within 6 s
 DISCONNECT_SECONDS = 1.0  # a connection that does not close in this time is dropped as it is
 
 # A Redis that was wiped or restored has forgotten positions that its readers and speakers remember. Whoever comes tells

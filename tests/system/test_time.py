@@ -9,6 +9,7 @@ import anyio
 import pytest
 import trio.testing
 
+from hello.audience import TAKE
 from hello.channel.memory import MemoryChannel
 from hello.message import Message, Position
 from hello.testing import Browser, CuttableChannel, Refused, running
@@ -129,6 +130,23 @@ async def test_a_browser_that_stops_reading_is_given_up(path: str) -> None:
         assert await stream.until_closed() == (1013 if path == "/ws" else None)
         await anyio.wait_all_tasks_blocked()
         assert "hello_browsers 0.0" in (await system.relays[0].get("/metrics")).body
+
+
+@pytest.mark.parametrize("path", ["/ws", "/events"])
+async def test_a_drain_flushes_what_a_browser_is_still_owed(path: str) -> None:
+    """One that lags by far more than it takes in one turn gets all of it before it is moved."""
+    channel, browser = RecordingChannel(), Browser()
+    for number in range(10 * TAKE):
+        await channel.publish(Message(str(number), "Hello", "test", 0))
+    async with (
+        running("combined", channel, interval_min=1000, interval_max=1000) as system,
+        browser.open(system.relays[0], path),
+    ):
+        await browser.see(1)
+        system.relays[0].terminate()
+        assert await browser.until_closed() == (1012 if path == "/ws" else None)
+    assert [message["id"] for message in browser.shown] == list(channel.accepted)
+    assert len(browser.shown) > 10 * TAKE
 
 
 @pytest.mark.parametrize(("browsers", "seconds"), [(3, 0.2), (200, 10.0)])
