@@ -133,7 +133,7 @@ class Stream:
                     raise Closed(event["code"])
                 case _:
                     self._text += event["body"].decode()
-                    if not event["more_body"]:
+                    if not event.get("more_body"):
                         raise Closed(None)
 
     async def until_closed(self) -> int | None:
