@@ -191,9 +191,10 @@ class Audience:
         if not self._browsers:
             self.empty.set()
         waiting = list(self._browsers)
-        turns = max(1, round(seconds / BATCH_SECONDS))
-        size = math.ceil(len(waiting) / turns)
+        deadline = anyio.current_time() + seconds
         while waiting := [browser for browser in waiting if browser in self._browsers]:
+            turns = max(1, round((deadline - anyio.current_time()) / BATCH_SECONDS))  # fewer, where a batch takes long
+            size = math.ceil(len(waiting) / turns)
             for browser in waiting[:size]:
                 browser.moving = True
                 browser.ring()

@@ -71,6 +71,29 @@ def test_the_run_command_shows_a_first_message(tmp_path: Path) -> None:
         process.communicate()
 
 
+SHOWN_BY = re.findall(r"\[`(test_\w+)`\]\((tests/\S+?\.py)\)", README)
+
+
+def test_every_fault_and_limit_names_its_test() -> None:
+    """The tables were found by the expression above: else the next test would have nothing to check."""
+    rows = re.findall(r"^\| .* \| .* \| .* \|$", README.split("What it does **not** promise")[0], re.MULTILINE)
+    assert len(rows) - 2 == len(SHOWN_BY) > 20, "each row but the two heads"
+
+
+@pytest.mark.parametrize(("test", "path"), SHOWN_BY, ids=[test for test, _ in SHOWN_BY])
+def test_a_test_that_is_named_exists(test: str, path: str) -> None:
+    assert re.search(rf"^(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE)
+
+
+def test_the_command_for_faults_is_understood() -> None:
+    """It would run for twenty minutes: here it only tells its options."""
+    command = re.search(r"<!-- faults -->\n+```sh\n\.venv/bin/python (-m tests\.faults) (.+)\n```", README)
+    assert command is not None
+    asked = [sys.executable, *command[1].split(), "--help"]
+    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(f"{option} " in told for option in re.findall(r"--\w+", command[2]))
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_the_example_is_a_test_that_passes() -> None:
     source = re.search(r"```python\n(.+?)```", README, re.DOTALL)

@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from hello.audience import Audience
 from hello.web.origin import stream_sources
@@ -31,13 +32,17 @@ def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> ASGIA
         text = "this is a WebSocket; a proxy in between may not pass on Upgrade and Connection\n"
         return PlainTextResponse(text, 426, {"Upgrade": "websocket", "Connection": "Upgrade"})  # RFC 9110, 15.5.22
 
+    async def no_websocket(websocket: WebSocket) -> None:
+        await websocket.send_denial_response(PlainTextResponse("there is no WebSocket here, but at /ws\n", 404))
+
     app = Starlette(
         routes=[
+            WebSocketRoute("/ws", streams.websocket),
+            WebSocketRoute("/{path:path}", no_websocket),
+            Route("/ws", upgrade_required),
+            Route("/events", streams.events),
             Route("/", page),
             Mount("/page", files),
-            Route("/events", streams.events),
-            WebSocketRoute("/ws", streams.websocket),
-            Route("/ws", upgrade_required),
         ],
     )
     app.router.redirect_slashes = False  # a wrong address is a wrong address

@@ -21,7 +21,9 @@ KEPT_FILES = 64  # file descriptors that browsers do not get: for Redis, the ope
 EXHAUSTED_SECONDS = 1.0  # without accepting, when even those are gone
 TELL_SECONDS = 60.0  # between two lines of the log about it, however many are turned away
 GRACE_SECONDS = 2  # for answers that are on their way when the server stops
-VANISHED_SECONDS = 30  # without an acknowledgement of what was sent a browser counts as gone; a beat is always sent
+# Without an acknowledgement of what was sent, or room for more, a browser counts as gone; a beat is always sent. Longer
+# than STALL_SECONDS, so that one that stops reading is told so first.
+VANISHED_SECONDS = 60
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ class _Server(Server):
         self.should_exit = True
         self._close()
         for connection in list(self.server_state.connections):
-            if isinstance(connection, WebSocket):  # a browser that did not go when it was moved: it does not read
+            if not isinstance(connection, Http) or connection.flow.write_paused:  # it was moved, and does not read
                 connection.transport.abort()
 
     def abort(self) -> None:
