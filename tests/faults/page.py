@@ -1,0 +1,98 @@
+"""One real page in Chromium: what it shows, as an observer inside of it notes it, in the form of every other client."""
+
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from playwright.async_api import ConsoleMessage, Page, async_playwright
+from playwright.sync_api import sync_playwright
+
+from hello.message import Position
+from tests.faults.checker import ClientLog, Seen, State, Told
+from tests.page.chromium import NAMES, QUIET, launch
+
+# The list is bounded and drawn anew; what was ever added to it is noted here, with the words on the connection.
+NOTE = """
+  window.noted = [];
+  document.addEventListener("DOMContentLoaded", () => {
+    const note = (...what) => window.noted.push([Date.now() / 1000, ...what]);
+    const list = document.getElementById("messages");
+    new MutationObserver((changes) => {
+      for (const { dataset, className } of changes.flatMap((change) => [...change.addedNodes])) {
+        if (className === "gap") note("gap", dataset.after, dataset.before);
+        else note("message", dataset.position, dataset.id);
+      }
+    }).observe(list, { childList: true });
+    const state = document.getElementById("state");
+    new MutationObserver(() => note("state", state.dataset.state, state.textContent)).observe(
+      state, { attributes: true, childList: true, characterData: true, subtree: true });
+  });
+"""
+
+
+class PageClient:
+    """The page's log, and in `complaints` what a developer would see in its console and should not."""
+
+    def __init__(self, page: Page) -> None:
+        self.log = ClientLog("the page")
+        self.complaints: list[str] = []
+        self._page = page
+        page.on("pageerror", lambda error: self.complaints.append(f"the page: {error}"))
+        page.on("console", self._note_console)
+
+    async def collect(self) -> None:
+        """Take over what the page has noted since the last time."""
+        for at, kind, one, two in await self._page.evaluate("window.noted.splice(0)"):
+            match kind:
+                case "message":
+                    self.log.seen.append(Seen(at, Position.parse(one), two, True))
+                case "gap":
+                    self.log.gaps.append(Told(at, Position.parse(one), Position.parse(two)))
+                case _:
+                    self._note_state(at, one, two)
+
+    def _note_state(self, at: float, word: str, text: str) -> None:
+        relay = re.match(r"Connected to ([^,.]+)", text)
+        state = {"connected": "up", "channel-down": "down"}.get(word, "gone")
+        now = State(at, state, relay[1] if relay else "")
+        before = self.log.states[-1] if self.log.states else None
+        if before is None or before[1:] != now[1:]:
+            self.log.states.append(now)
+            self.log.connections += state != "gone" and (before is None or before.state == "gone")
+
+    def _note_console(self, message: ConsoleMessage) -> None:
+        # The browser itself reports a stream that cannot be opened, and no page can prevent it.
+        refused = message.text.startswith(("WebSocket connection to ", "Failed to load resource"))
+        if message.type in ("error", "warning") and not refused:
+            self.complaints.append(f"the page: {message.text}")
+
+
+async def chromium() -> str | None:
+    """The path of a Chromium, or None for Playwright's own, which is downloaded if need be.
+
+    Raises NoChromiumError if there is none.
+    """
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        await anyio.to_thread.run_sync(_try)
+    return program
+
+
+@asynccontextmanager
+async def open_page(program: str | None, port: int) -> AsyncIterator[PageClient]:
+    """The page at this port, in a Chromium of its own."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=QUIET)
+        page = await browser.new_page()
+        await page.add_init_script(NOTE)
+        client = PageClient(page)
+        await page.goto(f"http://127.0.0.1:{port}/")
+        yield client
+        await browser.close()
+
+
+def _try() -> None:
+    with sync_playwright() as playwright:
+        launch(playwright).close()

@@ -1,0 +1,100 @@
+"""What the channel really accepted, read from Redis directly. It knows neither relays nor clients."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import cast
+
+import anyio
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from hello.message import Position
+from tests.faults.checker import Accepted
+from tests.redis_server import RedisServer
+
+STREAM = "hello"
+BLOCK_MS = 500
+LOOK_SECONDS = 0.02  # between two looks at something that has no event
+
+
+async def until(condition: Callable[[], bool], seconds: float, reason: str) -> None:
+    """Return once it holds.
+
+    Raises TimeoutError, with the reason, if that takes longer than so many seconds.
+    """
+    deadline = anyio.current_time() + seconds
+    while not condition():
+        if anyio.current_time() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {reason}")
+        await anyio.sleep(LOOK_SECONDS)
+
+
+class Recorder:
+    """Keeps every entry that there ever was, and when it was first gone: lost, or passed by `history` newer ones.
+
+    A relay's log counts those that Redis lost among its entries, so that its history passes before Redis's own.
+    """
+
+    def __init__(self, server: RedisServer, history: int) -> None:
+        self.entries: list[Accepted] = []
+        self._server = server
+        self._history = history
+
+    @property
+    def head(self) -> Position:
+        return self.entries[-1].position
+
+    async def run(self) -> None:
+        """Follow the stream for ever, whatever becomes of Redis."""
+        while True:
+            try:
+                async with self._client() as client:
+                    while True:
+                        await self._read(client)
+            except (RedisError, OSError):
+                await anyio.sleep(LOOK_SECONDS)
+
+    async def catch_up(self) -> None:
+        """Return once everything that is in the stream now has been recorded. Redis must be there."""
+        kept = await self._positions(count=1)
+        await until(lambda: not kept or self._has(kept[0]), 10, f"the recorder has read up to {kept}")
+
+    def _has(self, position: Position) -> bool:
+        return bool(self.entries) and self.head >= position
+
+    async def _positions(self, count: int | None = None) -> list[Position]:
+        """What Redis keeps now, the newest first."""
+        async with self._client() as client:
+            rows = cast("list[tuple[str, dict[str, str]]]", await client.xrevrange(STREAM, count=count))
+        return [Position.parse(position) for position, _ in rows]
+
+    async def note_loss(self) -> None:
+        """Compare with what Redis still has. Nobody may publish meanwhile."""
+        kept = set(await self._positions())
+        now = time.time()
+        for entry in self.entries:
+            if entry.removed_at is None and entry.position not in kept:
+                entry.removed_at = now
+
+    async def next_entry(self, seconds: float) -> None:
+        """Return once one more has been accepted."""
+        count = len(self.entries)
+        await until(lambda: len(self.entries) > count, seconds, "the next message is accepted")
+
+    def _client(self) -> Redis:
+        return Redis.from_url(
+            self._server.url, decode_responses=True, socket_timeout=2, protocol=2, legacy_responses=True
+        )
+
+    async def _read(self, client: Redis) -> None:
+        after = str(self.head) if self.entries else "0-0"
+        reply = await client.xread({STREAM: after}, block=BLOCK_MS, count=1000)
+        for _, rows in cast("list[tuple[str, list[tuple[str, dict[str, str]]]]]", reply):
+            now = time.time()
+            for position, fields in rows:
+                entry = Accepted(now, Position.parse(position), sys.intern(fields["id"]), fields["broadcaster"])
+                self.entries.append(entry)
+                if len(self.entries) > self._history:
+                    passed = self.entries[-1 - self._history]
+                    passed.removed_at = passed.removed_at or now
