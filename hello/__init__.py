@@ -10,7 +10,7 @@ Read in this order:
     channel/          the channel's promises; memory.py and redis.py keep them
     broadcaster.py    the actor that speaks
     relay.py          the actor that passes on
-    supervisor.py     a lost channel is tried again for ever; anything else ends the process
+    supervisor.py     a lost channel is tried again for ever, anything else ends the process; who speaks has the voice
     audience.py       the browsers of a relay: a log, and a cursor into it for each
     web/              the page, its two streams, the operators' app, and the server that serves them
     system.py         one process: who runs, in which order, introduced to each other

@@ -1,8 +1,8 @@
 """The channel in Redis: a stream that is trimmed exactly, and one script that publishes. No other file imports redis.
 
-The stream `hello` holds the truth, the hash `hello:ids` the position of each message id in it, and `hello:voice` says
-who speaks. Every publish is also sent to the Redis channel `hello`, for whoever listens with `redis-cli SUBSCRIBE
-hello`; nothing here depends on that.
+The stream `hello` holds the truth, the hash `hello:ids` the position of each message id in it, `hello:voice` says who
+speaks, and `hello:mark` up to where others remember what this Redis may have lost. Every publish is also sent to the
+Redis channel `hello`, for whoever listens with `redis-cli SUBSCRIBE hello`; nothing here depends on that.
 
 Whatever the client library would retry or restore by itself is switched off: a command that is sent again in silence
 duplicates or loses. The caller sees every loss, as ChannelLost.
