@@ -154,7 +154,7 @@ class Voice:
         try:
             return await self._channel.publish(message, self._speaker)
         except Fenced:
-            # The lease may have lapsed in an outage. Unless somebody else took the voice, the message is held on to.
+            # After an outage the lease may have lapsed without anybody else taking the voice: hold on to the message.
             if lost and await self._channel.claim(self._speaker):
                 return await self._channel.publish(message, self._speaker)
             raise

@@ -43,7 +43,8 @@ class CuttableChannel:
 
     def heal(self) -> None:
         """The backend is back, with everything that it had accepted."""
-        self._cut = anyio.Event()
+        if self._cut.is_set():  # else live subscriptions would not hear of the next cut
+            self._cut = anyio.Event()
 
     async def publish(self, message: Message, speaker: str | None = None) -> Position:
         self._check()

@@ -1,0 +1,180 @@
+"""The backend of a history and each process's link with it, with all that can befall them.
+
+What happens is noted. They know neither the processes behind the links nor what should come of it.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+import anyio
+
+from hello.channel import Batch, ChannelLost, Fenced
+from hello.channel.memory import MemoryChannel
+from hello.log import Log
+from hello.message import ORIGIN, Entry, Message, Position
+from hello.testing import CuttableChannel
+from tests.histories.record import (
+    Accepted,
+    Away,
+    Back,
+    Claimed,
+    Delivered,
+    Hung,
+    Kept,
+    Read,
+    Record,
+    Released,
+    Subscribed,
+    Tried,
+)
+
+
+class Backend(MemoryChannel):
+    """A channel in memory that can lose what it holds, as a Redis whose publishers remember the last position.
+
+    Live subscriptions outlast a loss, as a blocking read outlasts FLUSHALL. The voice does not.
+    """
+
+    def __init__(self, history: int, record: Record) -> None:
+        super().__init__(history)
+        self.last = ORIGIN  # the newest position that there ever was
+        self.last_id: str | None = None  # and what was accepted there
+        self.loses_reply_to: str | None = None  # `publish` or `claim`: the next one, whoever asks
+        self.and_cuts = False  # that link as well
+        self._history = history
+        self._record = record
+        self._saved: Sequence[Entry] = ()
+
+    async def publish(self, message: Message, speaker: str | None = None) -> Position:
+        position = await super().publish(message, speaker)
+        if position > self.last:
+            self.last, self.last_id = position, message.id
+            self._record.note(Accepted(self._entries()[-1], speaker))
+        return position
+
+    async def claim(self, speaker: str) -> bool:
+        granted = await super().claim(speaker)
+        self._record.note(Claimed(speaker, granted))
+        return granted
+
+    async def release(self, speaker: str) -> None:
+        await super().release(speaker)
+        self._record.note(Released(speaker))
+
+    def wipe(self) -> None:
+        """All entries are gone."""
+        self._replace(Log(self._history), ())
+
+    def save(self) -> None:
+        """Take a snapshot."""
+        self._saved = self._entries()
+
+    def restore(self) -> None:
+        """The snapshot comes back, and what came after it is gone."""
+        self._replace(_Restored(self._history), self._saved)
+
+    def _replace(self, log: Log[Entry], entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            log.append(entry)
+        if isinstance(log, _Restored):
+            log.mark = self.last
+        self._log, self._mark, self._voice = log, self.last, None
+        self._record.note(Kept(frozenset(entry.position for entry in entries)))
+
+    def _entries(self) -> Sequence[Entry]:
+        return [item for item in self._log.after(None, self._history) if isinstance(item, Entry)]
+
+
+class _Restored(Log[Entry]):
+    """A log whose publishers remember a later position than its newest entry's: it goes on from there."""
+
+    mark = ORIGIN
+
+    @property
+    def head(self) -> Position | None:
+        head = super().head
+        return head and max(head, self.mark)
+
+
+class Line(CuttableChannel):
+    """One process's link with the backend."""
+
+    def __init__(self, backend: Backend, process: str, record: Record) -> None:
+        super().__init__(backend)
+        self._backend = backend
+        self.breaks_after: int | None = None  # batches; the subscription ends after so many more
+        self._away = False
+        self._process = process
+        self._record = record
+        self._works = anyio.Event()
+        self._works.set()
+
+    def cut(self) -> None:
+        super().cut()
+        self._away = True
+        self._record.note(Away(self._process))
+
+    def hang(self) -> None:
+        """Nothing comes and nothing is refused: calls return once it is healed, as in a process that stood still."""
+        if self._works.is_set():
+            self._works = anyio.Event()
+        self._record.note(Hung(self._process))
+
+    def heal(self) -> None:
+        if self._away:
+            super().heal()
+        self._away = False
+        self._works.set()
+        self.breaks_after = None
+        self._record.note(Back(self._process))
+
+    async def publish(self, message: Message, speaker: str | None = None) -> Position:
+        assert speaker is not None
+        try:
+            await self._works.wait()
+            position = await super().publish(message, speaker)
+            self._reply("publish")
+        except Fenced:
+            self._record.note(Tried(speaker, message.id, "fenced"))
+            raise
+        except ChannelLost:
+            self._record.note(Tried(speaker, message.id, "lost"))
+            raise
+        self._record.note(Tried(speaker, message.id, "accepted"))
+        return position
+
+    async def claim(self, speaker: str) -> bool:
+        await self._works.wait()
+        mine = await super().claim(speaker)
+        self._reply("claim")
+        return mine
+
+    async def release(self, speaker: str) -> None:
+        await self._works.wait()
+        await super().release(speaker)
+
+    @asynccontextmanager
+    async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
+        await self._works.wait()
+        async with super().subscribe(after) as batches, aclosing(self._hear(batches)) as heard:
+            self._record.note(Subscribed(self._process, after))
+            yield heard
+
+    async def _hear(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
+        async for batch in batches:
+            self._record.note(Read(self._process, batch))
+            await self._works.wait()
+            if self.breaks_after is not None:
+                self.breaks_after -= 1
+                if self.breaks_after < 0:
+                    self.breaks_after = None
+                    raise ChannelLost("the subscription broke off")
+            self._record.note(Delivered(self._process, batch))
+            yield batch
+
+    def _reply(self, call: str) -> None:
+        if self._backend.loses_reply_to == call:
+            self._backend.loses_reply_to = None
+            if self._backend.and_cuts:
+                self.cut()
+            raise ChannelLost("the reply was lost")
