@@ -121,9 +121,10 @@ def _configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.setLevel(logging.ERROR)  # turning points are ours; it warns of every bad request
-    # It takes each WebSocket that is refused, and each stream that is given up, for a fault of the app, so that anybody
-    # could fill the log.
-    uvicorn_log.addFilter(lambda record: "ASGI callable returned without completing" not in record.getMessage())
+    # It takes each WebSocket that is refused, each stream that is given up, and each browser that does not read at the
+    # end for a fault of the app, so that anybody could fill the log.
+    ordinary = ("ASGI callable returned without completing", "timeout graceful shutdown exceeded")
+    uvicorn_log.addFilter(lambda record: not any(words in record.getMessage() for words in ordinary))
 
 
 class _Json(logging.Formatter):

@@ -129,12 +129,11 @@ class Voice:
 
         None if another one has the voice meanwhile: the channel has not accepted the message, and it is dropped.
         """
-        pauses, lost = Pauses(), False
+        pauses = Pauses()
         while True:
             try:
-                position = await self._publish(message, lost=lost)
+                position = await self._publish(message)
             except ChannelLost as reason:
-                lost = True
                 self._link.lost(reason)
                 await pauses.sleep()
             except Fenced:
@@ -150,12 +149,12 @@ class Voice:
         with anyio.move_on_after(RELEASE_SECONDS), suppress(ChannelLost):
             await self._channel.release(self._speaker)
 
-    async def _publish(self, message: Message, *, lost: bool) -> Position:
+    async def _publish(self, message: Message) -> Position:
         try:
             return await self._channel.publish(message, self._speaker)
         except Fenced:
-            # After an outage the lease may have lapsed without anybody else taking the voice: hold on to the message.
-            if lost and await self._channel.claim(self._speaker):
+            # The lease may have lapsed, in an outage, without anybody else taking the voice: hold on to the message.
+            if await self._channel.claim(self._speaker):
                 return await self._channel.publish(message, self._speaker)
             raise
 

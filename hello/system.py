@@ -105,6 +105,7 @@ async def run(
                 speakers.start_soon(start)
                 await stop.wait()
                 not_ready = "draining"
+                audience.draining = True
                 speakers.cancel_scope.cancel()
             if voice is not None:
                 await voice.release()

@@ -100,6 +100,18 @@ async def test_a_message_is_held_through_an_outage_of_any_length(speakers: Speak
     assert ids(await read(speakers.channel)) == ["test-1"]
 
 
+async def test_a_lease_that_lapsed_in_silence_costs_no_message(speakers: Speakers) -> None:
+    """An outage between two messages: nobody else has taken the voice, so that the next one is accepted."""
+    async with anyio.create_task_group() as group:
+        await group.start(speakers.one.keep)
+        speakers.links[0].cut()
+        await anyio.sleep(HOUR)
+        group.cancel_scope.cancel()
+    speakers.links[0].heal()
+    assert await speakers.one.say(say(1)) is not None
+    assert ids(await read(speakers.channel)) == ["test-1"]
+
+
 @pytest.mark.parametrize("accepted", [True, False], ids=["reply lost", "request lost"])
 async def test_after_an_outage_another_one_may_have_the_voice(speakers: Speakers, accepted: bool) -> None:
     """A message that had been accepted stays, once; one that had not is dropped."""

@@ -134,10 +134,10 @@ return position
 """
 )
 
-# Refusals that pass, by Redis's own words; inside a script Redis 6 hides the word in the middle of its sentence, and
-# who has not logged in is refused a command of more than ten words as "unauthenticated".
+# Refusals that pass, by Redis's own words. Inside a script Redis 6 hides the word in the midst of its sentence, and
+# Redis 7 has others for NOPERM; who has not logged in is refused a command of over ten words as "unauthenticated".
 _REFUSED = re.compile(
-    r"\b(BUSY|CLUSTERDOWN|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|unauthenticated)\b"
+    r"\b(BUSY|CLUSTERDOWN|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|unauthenticated|can't run)\b"
 )
 
 

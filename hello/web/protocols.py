@@ -14,8 +14,6 @@ from websockets.http11 import Request
 
 HEAD_SECONDS = 10.0  # from the first byte of a request, or the connection, to the end of its head
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
-MAX_LINE = 8 * 1024  # bytes in one line of a head: the WebSocket handshake reads no longer ones
-MAX_WAITING = 10  # requests that came before the one in front of them was answered: browsers send none
 MAX_FRAME = 4096  # bytes in a browser's message
 FRAMES_PER_MINUTE = 100  # a browser has nothing to say; one that says more than this is broken, or means harm
 MAX_UNSENT = 16 * 1024  # bytes that wait here for the kernel, and in the kernel for the peer
@@ -26,15 +24,14 @@ RULES_BROKEN = 1008
 
 
 class Http(HttpToolsProtocol):
-    """HTTP with limits on a request's head (Kludex/uvicorn#157) and no interest in its body.
+    """HTTP with limits on a request's head (Kludex/uvicorn#157); one request at a time, and none with a body.
 
-    Who sends too much of a head is answered 431, who is too slow 408, and who does not wait for answers 429 (RFC 6585,
-    RFC 9110); all are hung up on.
+    Who sends too much of a head is answered 431, who is too slow 408, who sends a body 413, and who does not wait for
+    an answer 429 (RFC 6585, RFC 9110); all are hung up on.
     """
 
     _timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
     _size = 0  # bytes that came while it was awaited
-    _fields = 0  # bytes in the fields of this head so far, for one that came whole
     _refusal: bytes | None = None  # what to answer when the parser gives up, where it is not 400
     _has_body = False
 
@@ -43,41 +40,40 @@ class Http(HttpToolsProtocol):
         super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]  # all that it is asked for
         self._await_head()
 
+    @property
+    def stuck(self) -> bool:
+        """Whether it does not read what it was sent."""
+        return self.flow.write_paused
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._timer is not None and not self.transport.is_closing():
+        if self.cycle is None or self.cycle.response_complete:  # so that what comes belongs to a head
+            if self._timer is None:
+                self._await_head()
             self._size += len(data)
             if self._size > MAX_HEAD:
                 self._refuse(b"431 Request Header Fields Too Large")
+                return
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if len(self.pipeline) > MAX_WAITING:
-            self._refusal = b"429 Too Many Requests"
-            raise ValueError  # ends the parser, which then asks for the answer below
-        self._fields = 0
         self._has_body = False
-        if self._timer is None:  # a further request on the same connection
-            self._await_head()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._give_up(b"429 Too Many Requests")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        line = len(name) + len(value)
-        self._fields += line
         self._has_body |= name.lower() in (b"content-length", b"transfer-encoding") and value != b"0"
-        if max(line, len(self.url)) > MAX_LINE or self._fields + len(self.url) > MAX_HEAD:
-            self._refusal = b"431 Request Header Fields Too Large"
-            raise ValueError
 
     def on_headers_complete(self) -> None:
+        if self._has_body:  # nobody asks for one, and it may trickle in for ever
+            self._give_up(b"413 Content Too Large")
         self._end_head()
         super().on_headers_complete()
-        if self._has_body and self.cycle is not None:
-            self.cycle.keep_alive = False  # nobody asks for one, and it may trickle in for ever
 
     def send_400_response(self, msg: str) -> None:
         if self._refusal is not None:
@@ -95,13 +91,17 @@ class Http(HttpToolsProtocol):
         return upgrades[-1] if asked and upgrades else None
 
     def _await_head(self) -> None:
-        self._size = 0
         self._timer = self.loop.call_later(HEAD_SECONDS, self._refuse, b"408 Request Timeout")
 
     def _end_head(self) -> None:
+        self._size = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _give_up(self, status: bytes) -> None:
+        self._refusal = status
+        raise ValueError  # ends the parser, whose caller then asks for `send_400_response`
 
     def _refuse(self, status: bytes) -> None:
         self._end_head()
@@ -120,6 +120,11 @@ class WebSocket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.close_timeout = ABORT_SECONDS
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it could not even be sent the closing frame."""
+        return not self.close_sent
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -141,25 +146,15 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.close()
 
-    def handle_text(self, event: Frame) -> None:
-        if self._may_say_more():
-            super().handle_text(event)
-
-    def handle_bytes(self, event: Frame) -> None:
-        if self._may_say_more():
-            super().handle_bytes(event)
-
-    def handle_cont(self, event: Frame) -> None:
-        if self._may_say_more():
-            super().handle_cont(event)
-
-    def handle_ping(self) -> None:
-        if self._may_say_more():
-            super().handle_ping()
-
-    def handle_pong(self, event: Frame) -> None:
-        if self._may_say_more():
-            super().handle_pong(event)
+    def handle_events(self) -> None:
+        now = self.loop.time()
+        if now - self._minute > 60:
+            self._minute, self._frames = now, 0
+        self._frames += sum(isinstance(event, Frame) for event in self.conn.events)
+        if self._frames <= FRAMES_PER_MINUTE:
+            super().handle_events()
+        elif not self.transport.is_closing():
+            self._fail(RULES_BROKEN, f"over {FRAMES_PER_MINUTE} frames a minute")
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text" and not _is_utf8(b"".join(self.frames)):
@@ -169,22 +164,12 @@ class WebSocket(WebSocketsSansIOProtocol):
             super().send_receive_event_to_app()
 
     async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close":
+            self.writable.set()  # it is the last one: whoever reads again is to find it behind what was unsent
         await self.writable.wait()
         if self.close_sent:  # for a reason of the browser's, while the app was about to write
             raise ClientDisconnected
         await super().send(message)
-
-    def _may_say_more(self) -> bool:
-        if self.transport.is_closing():
-            return False
-        now = self.loop.time()
-        if now - self._minute > 60:
-            self._minute, self._frames = now, 0
-        self._frames += 1
-        if self._frames <= FRAMES_PER_MINUTE:
-            return True
-        self._fail(RULES_BROKEN, f"over {FRAMES_PER_MINUTE} frames a minute")
-        return False
 
     def _fail(self, code: int, reason: str) -> None:
         self.conn.fail(code, reason)

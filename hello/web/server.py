@@ -116,7 +116,7 @@ class _Server(Server):
         self.should_exit = True
         self._close()
         for connection in list(self.server_state.connections):
-            if not isinstance(connection, Http) or connection.flow.write_paused:  # it was moved, and does not read
+            if isinstance(connection, (Http, WebSocket)) and connection.stuck:  # the others get what is on its way
                 connection.transport.abort()
 
     def abort(self) -> None:
@@ -138,6 +138,9 @@ class _Server(Server):
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS):
+            full = len(self.server_state.connections) + len(self._entering) >= self._room
+            if full and self._entering:
+                return  # who enters is counted twice for a moment; the next one waits for that in the backlog
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
@@ -149,7 +152,7 @@ class _Server(Server):
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(EXHAUSTED_SECONDS, self._open)
                 return
-            if len(self.server_state.connections) + len(self._entering) >= self._room:
+            if full:
                 connection.close()
                 self._turned_away()
                 continue

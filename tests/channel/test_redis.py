@@ -51,6 +51,18 @@ async def test_each_refusal_is_a_lost_channel_and_is_named(redis_server: RedisSe
         assert ids(await read(channel)) == ["test-1", "test-2"]
 
 
+async def test_a_missing_permission_is_a_lost_channel(redis_server: RedisServer, raw: Redis) -> None:
+    """Inside a script Redis has other words for it than outside."""
+    async with open_channel(redis_server.url, history=10) as channel:
+        for command in ("xadd", "set", "evalsha"):
+            raw.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all"])
+            raw.acl_setuser("default", enabled=True, commands=[f"-{command}"])
+            with pytest.raises(ChannelLost, match=r"(?i)permission|can't run"):
+                await (channel.claim("a") if command == "set" else channel.publish(say(1)))
+        raw.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all"])
+        assert await channel.claim("a")
+
+
 async def test_a_refused_log_in_is_a_lost_channel(redis_server: RedisServer, raw: Redis) -> None:
     """Without the password, or with a wrong one, the channel is lost and says why; with it, it works."""
     raw.config_set("requirepass", PASSWORD)

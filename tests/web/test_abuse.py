@@ -298,7 +298,7 @@ async def test_a_browser_that_takes_nothing_is_given_up_and_its_connection_with_
 @pytest.mark.parametrize("anyio_backend", ["uvloop"], indirect=True)
 async def test_a_browser_that_reads_again_too_late_hears_that_it_was_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """1013 behind what it was sent before; then the connection ends."""
-    monkeypatch.setattr(stream, "CLOSE_SECONDS", ENDED_SECONDS)
+    monkeypatch.setattr(protocols, "ABORT_SECONDS", ENDED_SECONDS)
     async with served(history=1000) as (port, metrics):
         with await anyio.to_thread.run_sync(lambda: Client(port, "/ws?last=1000", receive_buffer=LITTLE)) as client:
             await stuck(metrics)

@@ -23,7 +23,20 @@ from hello.system import LEAVE_SECONDS
 from hello.web.server import GRACE_SECONDS, KEPT_FILES
 from tests.redis_server import RedisServer
 from tests.web.figures import LOOK_SECONDS, Onlooker, Watched, eventually, record, until
-from tests.web.raw import CLOSE, TEXT, Client, ask, ask_head, closing, connected, frame, handshake, request, reset
+from tests.web.raw import (
+    CLOSE,
+    TEXT,
+    Client,
+    ask,
+    ask_head,
+    closing,
+    connected,
+    frame,
+    handshake,
+    receive_head,
+    request,
+    reset,
+)
 
 READERS, STOPPED = 4800, 200
 DRAIN_SECONDS = 5.0
@@ -367,6 +380,22 @@ def test_where_no_descriptors_are_left_redis_and_the_operators_keep_theirs(
     record("1,000 connections: the other browser's worst delay, s", f"{onlooker.worst_delay:.3f}")
     record("1,000 connections: /livez, worst, s", f"{operator.worst:.3f}")
     record("1,000 connections, three times: lines in the log", said.count("\n"))
+
+
+def test_a_burst_of_all_that_there_is_room_for_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when all browsers of another relay come at once: nobody is turned away for those who are just entering."""
+    room = FILES - KEPT_FILES
+    with few_files(tmp_path, monkeypatch), Watched() as process:
+        for _ in range(3):
+            with ExitStack() as burst:
+                process.signal(signal.SIGSTOP)  # so that they all wait at the door
+                connections = [burst.enter_context(connected(process.port)) for _ in range(room - 5)]
+                for connection in connections:
+                    connection.sendall(handshake())
+                process.signal(signal.SIGCONT)
+                for connection in connections:
+                    assert receive_head(connection).status == 101
+            until(lambda: process.metric("hello_browsers") == 0, "they are gone", 20)
 
 
 def turned_away(connections: list[socket.socket], count: int) -> bool:

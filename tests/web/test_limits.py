@@ -1,14 +1,14 @@
 """What a raw socket may do to either server: slow, silent, half and huge requests, and what comes after them."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import anyio
 import pytest
 from starlette.applications import Starlette
 
 from hello.web import protocols, server
-from hello.web.protocols import MAX_HEAD, MAX_LINE
+from hello.web.protocols import MAX_HEAD
 from tests.processes import HelloProcess
 
 SECONDS = 20.0  # longer than the server's own limit, so that it is the server who hangs up
@@ -46,10 +46,15 @@ def test_a_head_of_over_16_kib_is_refused(process: HelloProcess) -> None:
         assert answer(port, start + FIELD * 5 + b"\r\n").startswith(b"HTTP/1.1 200 ")
         assert answer(port, start + FIELD * 20 + b"\r\n").startswith(b"HTTP/1.1 431 ")
         assert answer(port, start + b"x: ", *[b"y" * 1024] * 16).startswith(b"HTTP/1.1 431 ")
-        assert answer(port, start + b"x: " + b"y" * MAX_LINE + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
         assert answer(port, b"GET /" + b"y" * MAX_HEAD + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 431 ")
         assert answer(port, b"x" * 10).startswith(b"HTTP/1.1 400 ")
         assert process.status("/livez") == 200
+
+
+def test_who_does_not_wait_for_an_answer_is_hung_up_on(process: HelloProcess) -> None:
+    """Behind a stream a further request would hide that its browser has gone."""
+    for second in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n"):
+        assert b"HTTP/1.1 429 " in answer(process.port, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n" + second)
 
 
 def test_a_handshake_with_a_long_line_is_refused(process: HelloProcess) -> None:
@@ -61,12 +66,38 @@ def test_a_handshake_with_a_long_line_is_refused(process: HelloProcess) -> None:
     assert answer(process.port, handshake).startswith(b"HTTP/1.1 431 ")
 
 
+WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def answer_to_second(port: int, sent: bytes) -> bytes:
+    """What comes back, to its end, for what is sent behind a request that was answered."""
+    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+        connection.sendall(WHOLE)
+        received = b""
+        while not received.endswith(b"Not Found"):
+            received += connection.recv(65536)
+        connection.sendall(sent)
+        while data := connection.recv(65536):
+            received += data
+        return received
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
 @pytest.mark.parametrize(
-    "sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"]
+    ("ask", "sent"),
+    [
+        pytest.param(answer, b"", id="silent"),
+        pytest.param(answer, b"G", id="one byte"),
+        pytest.param(answer, WHOLE[:-2], id="half"),
+        pytest.param(answer, b"\r\n", id="empty line"),
+        pytest.param(answer_to_second, b"GET /", id="half of a second"),
+        pytest.param(answer_to_second, b"\r\n", id="empty line as a second"),
+    ],
 )
-async def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silent, half, or half of a second request: 408 and the end, for a time-out shortened here."""
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    ask: Callable[[int, bytes], bytes], sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """408 and the end, for a time-out shortened here."""
     monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
     listener = server.listen("127.0.0.1", 0)
     stop = anyio.Event()
@@ -74,9 +105,9 @@ async def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, monkeypa
         await group.start(
             lambda *, task_status: server.serve(Starlette(), stop, listener=listener, task_status=task_status)
         )
-        received = await anyio.to_thread.run_sync(answer, listener.getsockname()[1], sent)
+        received = await anyio.to_thread.run_sync(ask, listener.getsockname()[1], sent)
         assert b"HTTP/1.1 408 " in received
-        assert (b"HTTP/1.1 404 " in received) is sent.endswith(b"GET /")
+        assert (b"HTTP/1.1 404 " in received) is (ask is answer_to_second)
         stop.set()
 
 
