@@ -20,7 +20,7 @@ import pytest
 from hello.channel import open_channel
 from hello.message import Message, now_ms
 from hello.system import LEAVE_SECONDS
-from hello.web.server import GRACE_SECONDS, KEPT_FILES
+from hello.web.server import ACCEPTS, GRACE_SECONDS, KEPT_FILES
 from tests.redis_server import RedisServer
 from tests.web.figures import LOOK_SECONDS, Onlooker, Watched, eventually, record, until
 from tests.web.raw import (
@@ -333,10 +333,10 @@ FILES = 200  # descriptors that the process may have
 
 
 @contextmanager
-def few_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Processes that are started meanwhile have FILES descriptors, and cannot have more."""
+def few_files(directory: Path, monkeypatch: pytest.MonkeyPatch, files: int = FILES) -> Iterator[None]:
+    """Processes that are started meanwhile have so many descriptors, and cannot have more."""
     launcher = directory / "python"
-    launcher.write_text(f'#!/bin/sh\nulimit -n {FILES}\nexec "{sys.executable}" "$@"\n')
+    launcher.write_text(f'#!/bin/sh\nulimit -n {files}\nexec "{sys.executable}" "$@"\n')
     launcher.chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(launcher))
@@ -384,12 +384,12 @@ def test_where_no_descriptors_are_left_redis_and_the_operators_keep_theirs(
 
 def test_a_burst_of_all_that_there_is_room_for_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when all browsers of another relay come at once: nobody is turned away for those who are just entering."""
-    room = FILES - KEPT_FILES
-    with few_files(tmp_path, monkeypatch), Watched() as process:
-        for _ in range(3):
+    room = 3 * ACCEPTS
+    with few_files(tmp_path, monkeypatch, room + KEPT_FILES), Watched() as process:
+        for count in (room - 50, room - 20, room - 5):
             with ExitStack() as burst:
                 process.signal(signal.SIGSTOP)  # so that they all wait at the door
-                connections = [burst.enter_context(connected(process.port)) for _ in range(room - 5)]
+                connections = [burst.enter_context(connected(process.port)) for _ in range(count)]
                 for connection in connections:
                     connection.sendall(handshake())
                 process.signal(signal.SIGCONT)
