@@ -26,10 +26,11 @@ TOO_SLOW = 1013  # "try again later" (RFC 6455's registry)
 _NUMBER = re.compile(r"[0-9]{1,7}")
 
 
-def start_of(query: QueryParams, headers: Headers) -> Position | int:
+def start_of(query: QueryParams, headers: Headers, head: Position | None) -> Position | int:
     """Where a stream is to start: after a position, or with the so many newest messages.
 
-    `Last-Event-ID` beats `after`, since an EventSource that reconnects repeats its first query.
+    `Last-Event-ID` beats `after`, since an EventSource that reconnects repeats its first query. `head` is the newest
+    position here: a channel whose clock was ahead once is ahead for good, and what it gave must be taken back.
 
     Raises Malformed for anything that is neither.
     """
@@ -40,8 +41,10 @@ def start_of(query: QueryParams, headers: Headers) -> Position | int:
         after, last = resumed, None
     if after is not None:
         position = Position.parse(after)
-        if position.milliseconds > now_ms() + AHEAD_MS:
-            raise Malformed(f"position {position} is more than a minute ahead of this relay's clock")
+        if position.milliseconds > max(now_ms(), head.milliseconds if head else 0) + AHEAD_MS:
+            raise Malformed(
+                f"position {position} is more than a minute ahead of this relay's clock, and of its messages"
+            )
         return position
     if last is not None and not _NUMBER.fullmatch(last):
         raise Malformed(f"`last` is a number of messages, not {last[:40]!r}")
@@ -60,7 +63,8 @@ class Streams:
         if (refusal := self._refusal(websocket.headers)) is not None:
             return await websocket.send_denial_response(refusal)
         try:
-            browser = self._audience.join(start_of(websocket.query_params, websocket.headers))
+            start = start_of(websocket.query_params, websocket.headers, self._audience.head)
+            browser = self._audience.join(start)
         except Malformed as error:
             return await websocket.send_denial_response(PlainTextResponse(f"{error}\n", 400))
         except Refused as error:
@@ -95,7 +99,7 @@ class Streams:
 
     def _events(self, request: Request) -> Response:
         try:
-            start = start_of(request.query_params, request.headers)
+            start = start_of(request.query_params, request.headers, self._audience.head)
             if request.method == "HEAD":  # there is no body to wait for
                 return Response(media_type=_Events.media_type, headers=STREAM_HEADERS)
             browser = self._audience.join(start)

@@ -101,7 +101,7 @@ class Bare(Process):
 
     @asynccontextmanager
     async def open(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Stream]:
-        start = start_of(QueryParams(urlsplit(path).query), Headers(headers))
+        start = start_of(QueryParams(urlsplit(path).query), Headers(headers), self.audience.head)
         browser = self.audience.join(start)
         try:
             yield _Taken(browser, self.ended)

@@ -36,6 +36,10 @@ class Stream:
             said = self._client.xread({"hello": after}, block=int(ENTRY_SECONDS * 1000))
             assert said, f"nothing was said for {ENTRY_SECONDS} s"
 
+    def forget(self) -> None:
+        """Lose all data, as if Redis had a new volume."""
+        self._client.flushall()
+
     def say(self, said: Said, text: str) -> None:
         """Add the first entry of all at this very position, as if Redis had another clock."""
         sent_at, _, _ = said.position.partition("-")

@@ -192,10 +192,33 @@ def test_a_page_whose_position_is_refused_goes_on_with_the_recent_messages_and_r
 
     relay.kill()
     tab.expect_state("unreachable")
+    broadcaster.terminate()
+    before = tab.shown()
+    stream.forget()
+    broadcaster.start()
     stream.wait_for(more=5)
     broadcaster.terminate()
     relay.start()
     tab.hasten_until("connected")
 
-    expect_all_shown_once(tab, stream)
+    said = stream.entries()
+    tab.expect_newest(said[-1])
+    assert tab.shown() == before + said
     assert any("/events?after=" in address for address in tab.addresses), "the position was not refused"
+
+
+def test_a_page_goes_on_after_a_position_that_is_ahead_of_all_clocks_but_not_of_its_relay(
+    tab: Tab, start_hello: StartHello, stream: Stream
+) -> None:
+    ahead = int(time.time() * 1000) + HOUR_MS
+    stream.say(Said(f"{ahead}-0", "first"), "from a Redis whose clock was an hour ahead")
+    broadcaster, relay = open_live(tab, start_hello)
+
+    relay.kill()
+    tab.expect_state("unreachable")
+    stream.wait_for(more=5)
+    broadcaster.terminate()
+    relay.start()
+
+    expect_all_shown_once(tab, stream)
+    assert not any("/events?after=" in address for address in tab.addresses), "the position was refused"
