@@ -398,6 +398,8 @@ def test_a_tunnel_stays_open_with_the_url_told_until_the_user_ends_it(deployment
     with subprocess.Popen(
         [ROOT / "deploy" / "deploy.sh"],
         env=deployment.environment,
+        # A shell cannot trap what was ignored when it began, as SIGINT is where tests run in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         pass_fds=[inherited],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
