@@ -148,8 +148,6 @@ done
 if kill -0 "$service" 2>/dev/null; then
   trap 'exit 0' INT
   say "Keep this terminal open: it holds the tunnel. Ctrl-C closes the tunnel, and hello goes on. Open:" "$url"
-  # Not by one long wait: bash would sit out a Ctrl-C that comes just before it.
-  while kill -0 "$service" 2>/dev/null; do sleep 1; done
   wait "$service" ||
     die "minikube closed the tunnel; run 'minikube service hello -n hello --url -p $profile' for a new one."
 fi
