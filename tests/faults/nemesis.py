@@ -236,7 +236,7 @@ class Nemesis:
                 return
             if anyio.current_time() > deadline:
                 raise TimeoutError(f"{name} has not claimed the voice for {KNOWING_SECONDS:g} s")
-            await anyio.sleep(0.1)
+            await anyio.sleep(0.1)  # between two looks at what another process measures
 
     async def take_snapshot(self) -> None:
         """Copy what is on Redis's disk; the oldest of the last few copies is the one that a fault restores."""
