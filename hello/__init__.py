@@ -12,7 +12,7 @@ Read in this order:
     relay.py          the actor that passes on
     supervisor.py     a lost channel is tried again for ever, anything else ends the process; who speaks has the voice
     audience.py       the browsers of a relay: a log, and a cursor into it for each
-    web/              the page, its two streams, the operators' app, and the server that serves them
+    web/              the page, its two streams, the fast way to write them (line.py), the operators' app, the server
     system.py         one process: who runs, in which order, introduced to each other
     settings.py       what may be configured
     metrics.py        what a process measures of itself

@@ -1,11 +1,13 @@
 """The browsers of one relay: a log, and a cursor into it for each of them. It knows neither WebSocket nor HTTP.
 
-A browser costs a position and no queue: to resume is to start its cursor elsewhere, to be slow is to have one that
-lags, to have lost something is to have one that fell off the log's tail.
+A browser costs a cursor and no queue: to resume is to start its cursor elsewhere, to be slow is to have one that
+lags, to have lost something is to have one that fell off the log's tail. What comes next after a cursor is put together
+once for all who share it, and nearly all do: those who have been given everything.
 """
 
 import json
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ from hello.metrics import Metrics
 
 BEAT_SECONDS = 10.0  # how often a browser hears from its relay, so that it can tell a dead line from a quiet one
 TAKE = 200  # entries that a browser takes in one turn: one that comes back from far away delays nobody
+TAKE_BYTES = 16 * 1024  # and no further entry from so many bytes on: they wait here if the kernel does not take them
+SHARED = 64  # cursors for which what comes next is kept until something new comes: those of one moment
 SLOW_SECONDS = 1.0  # a browser that keeps the relay waiting for longer counts as slow
 BATCH_SECONDS = 0.1  # between two batches of browsers that are moved away
 
@@ -24,9 +28,9 @@ MOVED = 1012  # "service restart" (RFC 6455's registry): reconnect soon
 
 
 class Frame(NamedTuple):
-    """What one browser is sent: a JSON object, and the position if it is a message."""
+    """What one browser is sent: a JSON object in UTF-8, and the position if it is a message."""
 
-    json: str
+    json: bytes
     position: Position | None = None
 
 
@@ -46,48 +50,52 @@ class Relayed(Entry):
     frame: Frame
 
 
-class Browser:
+@dataclass(frozen=True, slots=True, eq=False)
+class Cursor:
+    """What a browser has been given so far. It never changes, so that all who have been given the same share one."""
+
+    position: Position | None  # of the last message; None is before them all
+    status: Frame | None = None  # the news of the channel; None before the welcome
+    beat: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Owed:
+    """What comes next after a cursor, made once for all who share it, and the cursor after that."""
+
+    frames: list[Frame]
+    cursor: Cursor
+    gaps: int
+    wire: bytes | None = None  # the frames as they are written, kept here by whoever writes to many
+
+
+class Browser(ABC):
     """One browser's place in the audience. Whoever writes to it takes what it is owed, and waits for the bell."""
 
-    __slots__ = ("_audience", "_beat", "_position", "_status", "bell", "moving", "waiting_since")
+    __slots__ = ("audience", "cursor", "moving", "waiting_since")
 
-    def __init__(self, audience: "Audience", position: Position | None) -> None:
-        self.bell = anyio.Event()  # rung, and replaced, whenever there may be something to take
+    def __init__(self, audience: "Audience") -> None:
+        self.audience = audience
+        self.cursor = NEW
         self.moving = False  # once all that is owed has been written, it is to be closed with MOVED
         self.waiting_since: float | None = None  # since when a write to it has not come to its end
-        self._audience = audience
-        self._position = position
-        self._status: Frame | None = None
-        self._beat = audience.beats
 
-    def take(self) -> list[Frame]:
-        """What it is owed now and has not taken yet: at most TAKE messages, the losses before them, and news."""
-        audience = self._audience
-        frames = []
-        if self._status is None:
-            frames.append(audience.welcome())
-        elif self._status is not audience.status:
-            frames.append(audience.status)
-        self._status = audience.status
-        for item in audience.log.after(self._position, TAKE):
-            if isinstance(item, Gap):
-                frames.append(audience.gap(item))
-            else:
-                frames.append(item.frame)
-                self._position = item.position
-        if self._beat != audience.beats:
-            self._beat = audience.beats
-            frames.append(BEAT)
-        return frames
+    @abstractmethod
+    def ring(self) -> None:
+        """There may be something to take; called on the event loop, between two of its turns at the most."""
+
+    def take(self) -> Owed | None:
+        """What it is owed now and has not taken yet; at most TAKE messages, and None if that is nothing."""
+        if (owed := self.audience.after(self.cursor)) is not None:
+            self.cursor = owed.cursor
+            if owed.gaps:
+                self.audience.metrics.gaps.labels("browser").inc(owed.gaps)
+        return owed
 
     @property
     def behind(self) -> int:
         """How many messages there are that it has not taken yet."""
-        return self._audience.log.behind(self._position)
-
-    def ring(self) -> None:
-        self.bell.set()
-        self.bell = anyio.Event()
+        return self.audience.log.behind(self.cursor.position)
 
 
 class Audience:
@@ -104,7 +112,9 @@ class Audience:
         self._browsers: set[Browser] = set()
         self._channel = "down"
         self._bridge: tuple[Position, Position] | None = None
-        self._metrics = metrics
+        self.metrics = metrics
+        self.newest: Cursor | None = None  # of all who have been given everything; None if nobody has
+        self._owed: dict[Cursor, Owed] = {}
         metrics.browsers.set_function(lambda: len(self))
         metrics.slow_browsers.set_function(lambda: len(self._slow()))
         metrics.lag.set_function(lambda: max((browser.behind for browser in self._slow()), default=0))
@@ -142,6 +152,7 @@ class Audience:
         )
         relayed = Relayed(entry.position, prev, message, relayed_at, frame._replace(position=entry.position))
         self.log.append(relayed)
+        self._changed()
         return relayed
 
     def wake(self) -> None:
@@ -153,6 +164,7 @@ class Audience:
         """Tell every browser that the channel went away, or came back."""
         self._channel = "up" if up else "down"
         self.status = _frame("status", channel=self._channel, since=now_ms())
+        self._changed()
         self.wake()
 
     async def beat(self) -> None:
@@ -160,9 +172,10 @@ class Audience:
         while True:
             await anyio.sleep(BEAT_SECONDS)
             self.beats += 1
+            self._changed()
             self.wake()
 
-    def join(self, start: Position | int) -> Browser:
+    def join(self, browser: Browser, start: Position | int) -> None:
         """Take in a browser that has seen everything up to a position, or wants so many of the newest messages first.
 
         Raises Refused while draining, and when the relay is full.
@@ -171,9 +184,9 @@ class Audience:
             raise Refused("this relay is stopping", retry_after=1)
         if len(self._browsers) >= self._max_clients:
             raise Refused(f"this relay is full ({self._max_clients} browsers)", retry_after=10)
-        browser = Browser(self, self.log.before_last(start) if isinstance(start, int) else start)
+        position = self.log.before_last(start) if isinstance(start, int) else start
+        browser.cursor = Cursor(position, beat=self.beats)
         self._browsers.add(browser)
-        return browser
 
     def leave(self, browser: Browser) -> None:
         """Forget a browser, however it went."""
@@ -202,13 +215,46 @@ class Audience:
             if waiting:
                 await anyio.sleep(BATCH_SECONDS)
 
-    def welcome(self) -> Frame:
-        head = None if self.head is None else str(self.head)
-        return _frame("welcome", relay=self._instance, head=head, channel=self._channel)
+    def after(self, cursor: Cursor) -> Owed | None:
+        """What comes next: at most TAKE messages, the losses before them, and news; None if there is nothing."""
+        if cursor is self.newest:
+            return None
+        owed = self._owed.get(cursor)
+        if owed is None:
+            if len(self._owed) >= SHARED:
+                self._owed.clear()
+            owed = self._owed[cursor] = self._next(cursor)
+        return owed if owed.frames else None
 
-    def gap(self, gap: Gap) -> Frame:
-        self._metrics.gaps.labels("browser").inc()
-        return _frame("gap", after=str(gap.after), before=str(gap.before))
+    def _next(self, cursor: Cursor) -> Owed:
+        frames: list[Frame] = []
+        position, gaps, size = cursor.position, 0, 0
+        if cursor.status is None:
+            head = None if self.head is None else str(self.head)
+            frames.append(_frame("welcome", relay=self._instance, head=head, channel=self._channel))
+        elif cursor.status is not self.status:
+            frames.append(self.status)
+        for item in self.log.after(position, TAKE):
+            if size >= TAKE_BYTES:
+                break
+            if isinstance(item, Gap):
+                frames.append(_frame("gap", after=str(item.after), before=str(item.before)))
+                gaps += 1
+            else:
+                frames.append(item.frame)
+                position = item.position
+                size += len(item.frame.json)
+        if cursor.beat != self.beats:
+            frames.append(BEAT)
+        if position != self.head:
+            return Owed(frames, Cursor(position, self.status, self.beats), gaps)
+        if self.newest is None:
+            self.newest = Cursor(position, self.status, self.beats)
+        return Owed(frames, self.newest, gaps)
+
+    def _changed(self) -> None:
+        self.newest = None
+        self._owed.clear()
 
     def _slow(self) -> list[Browser]:
         late = anyio.current_time() - SLOW_SECONDS
@@ -216,7 +262,8 @@ class Audience:
 
 
 def _frame(kind: str, **fields: object) -> Frame:
-    return Frame(json.dumps({"type": kind, **fields}, ensure_ascii=False, separators=(",", ":")))
+    return Frame(json.dumps({"type": kind, **fields}, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 BEAT = _frame("beat")
+NEW = Cursor(None)  # of a browser that has not joined

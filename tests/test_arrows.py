@@ -26,11 +26,12 @@ ARROWS: dict[str, set[str]] = {
     "hello.supervisor": {"hello.channel", "hello.message", "hello.metrics"},
     "hello.web": set(),
     "hello.web.origin": set(),
-    "hello.web.stream": {"hello.audience", "hello.message", "hello.web.origin"},
+    "hello.web.line": {"hello.audience"},
+    "hello.web.stream": {"hello.audience", "hello.message", "hello.web.line", "hello.web.origin"},
     "hello.web.public": {"hello.audience", "hello.web.origin", "hello.web.stream"},
     "hello.web.operators": {"hello.metrics"},
-    "hello.web.protocols": set(),
-    "hello.web.server": {"hello.web.protocols"},
+    "hello.web.protocols": {"hello.web.line"},
+    "hello.web.server": {"hello.web.line", "hello.web.protocols"},
     "hello.system": {
         *("hello.audience", "hello.broadcaster", "hello.channel", "hello.message", "hello.metrics", "hello.relay"),
         *("hello.settings", "hello.supervisor", "hello.web.operators", "hello.web.public"),
@@ -43,7 +44,8 @@ ARROWS: dict[str, set[str]] = {
 KEEPERS = {
     "redis": {"hello.channel.redis"},
     "uvicorn": {"hello.web.server", "hello.web.protocols"},
-    "websockets": {"hello.web.protocols"},
+    "httptools": {"hello.web.protocols"},
+    "websockets": {"hello.web.line", "hello.web.protocols"},
     "starlette": {"hello.web.stream", "hello.web.public", "hello.web.operators", "hello.web.server", "hello.system"}
     | {"hello.testing", "hello.__main__"},
     "pydantic": {"hello.settings"},

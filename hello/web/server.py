@@ -13,7 +13,8 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
 
-from hello.web.protocols import MAX_FRAME, MAX_UNSENT, Http, WebSocket
+from hello.web.line import Line
+from hello.web.protocols import MAX_UNSENT, Http
 
 BACKLOG = 2048  # connections that the kernel holds for us while we are busy: thousands may come back at once
 ACCEPTS = 100  # connections taken in one turn of the event loop: those who are there already are served in between
@@ -71,10 +72,8 @@ async def serve(
         log_config=None,
         access_log=False,
         http=Http,
-        ws=WebSocket,
-        ws_max_size=MAX_FRAME,
-        ws_per_message_deflate=False,  # costs 33 KiB a connection and gains nothing at 150 bytes a frame
-        ws_ping_interval=None,  # one beat for all browsers does this
+        ws="none",  # that is the business of Http too
+        proxy_headers=False,  # nothing here asks who the client is
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
@@ -116,7 +115,7 @@ class _Server(Server):
         self.should_exit = True
         self._close()
         for connection in list(self.server_state.connections):
-            if isinstance(connection, (Http, WebSocket)) and connection.stuck:  # the others get what is on its way
+            if isinstance(connection, (Http, Line)) and connection.stuck:  # the others get what is on its way
                 connection.transport.abort()
 
     def abort(self) -> None:

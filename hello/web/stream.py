@@ -1,4 +1,8 @@
-"""The stream of frames to a browser, over WebSocket and as server-sent events: one behaviour, two ways to write."""
+"""The stream of frames to a browser, over WebSocket and as server-sent events.
+
+Our own server gives a WebSocket to a Line. Server-sent events, and WebSockets of any other ASGI server, have a task
+each that writes the same frames: see `pump`.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Collection
@@ -10,18 +14,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from hello.audience import MOVED, Audience, Browser, Frame, Refused
+from hello.audience import MOVED, Audience, Browser, Frame, Owed, Refused
 from hello.message import Malformed, Position, now_ms
+from hello.web.line import EXTENSION, STALL_SECONDS, TOO_SLOW, Line
 from hello.web.origin import may_open
 
-STALL_SECONDS = 30.0  # a browser whose next frame was not taken for so long is given up
 AHEAD_MS = 60_000  # how far a position may be ahead of this relay's clock: clocks of a cluster differ by less
 CLOSE_SECONDS = 5.0  # for the closing frame of a browser that may not be reading any more
 
 # Proxies would keep events back to compress or to buffer them.
 STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
-
-TOO_SLOW = 1013  # "try again later" (RFC 6455's registry)
 
 _NUMBER = re.compile(r"[0-9]{1,7}")
 
@@ -64,7 +66,13 @@ class Streams:
             return await websocket.send_denial_response(refusal)
         try:
             start = start_of(websocket.query_params, websocket.headers, self._audience.head)
-            browser = self._audience.join(start)
+            if (extension := websocket.scope.get("extensions", {}).get(EXTENSION)) is not None:
+                line = Line(self._audience)
+                self._audience.join(line, start)
+                extension["hand_over"](line)
+                return None
+            browser = Waiting(self._audience)
+            self._audience.join(browser, start)
         except Malformed as error:
             return await websocket.send_denial_response(PlainTextResponse(f"{error}\n", 400))
         except Refused as error:
@@ -77,7 +85,7 @@ class Streams:
 
         try:
             await websocket.accept()
-            code = await self._pump(browser, lambda frame: websocket.send_text(frame.json), gone)
+            code = await self._pump(browser, lambda frame: websocket.send_text(frame.json.decode()), gone)
             if code is not None:
                 with anyio.move_on_after(CLOSE_SECONDS):
                     await websocket.close(code)
@@ -102,7 +110,8 @@ class Streams:
             start = start_of(request.query_params, request.headers, self._audience.head)
             if request.method == "HEAD":  # there is no body to wait for
                 return Response(media_type=_Events.media_type, headers=STREAM_HEADERS)
-            browser = self._audience.join(start)
+            browser = Waiting(self._audience)
+            self._audience.join(browser, start)
         except Malformed as error:
             return PlainTextResponse(f"{error}\n", 400)
         except Refused as error:
@@ -123,7 +132,7 @@ class Streams:
 
     async def _pump(
         self,
-        browser: Browser,
+        browser: "Waiting",
         write: Callable[[Frame], Awaitable[None]],
         gone: Callable[[], Awaitable[None]],
     ) -> int | None:
@@ -138,8 +147,8 @@ class Streams:
             group.start_soon(watch)
             while code is None:
                 bell, moving = browser.bell, browser.moving
-                if frames := browser.take():
-                    if not await _written(browser, frames, write):
+                if (owed := browser.take()) is not None:
+                    if not await _written(browser, owed, write):
                         code = TOO_SLOW
                 elif moving:
                     code = MOVED
@@ -149,9 +158,23 @@ class Streams:
         return code
 
 
-async def _written(browser: Browser, frames: list[Frame], write: Callable[[Frame], Awaitable[None]]) -> bool:
+class Waiting(Browser):
+    """A browser with a task that writes to it, and waits for the bell in between."""
+
+    __slots__ = ("bell",)
+
+    def __init__(self, audience: Audience) -> None:
+        super().__init__(audience)
+        self.bell = anyio.Event()  # rung, and replaced, whenever there may be something to take
+
+    def ring(self) -> None:
+        self.bell.set()
+        self.bell = anyio.Event()
+
+
+async def _written(browser: Browser, owed: Owed, write: Callable[[Frame], Awaitable[None]]) -> bool:
     """Write the frames, each as soon as the one before it was taken; whether all were, or one was not for too long."""
-    for frame in frames:
+    for frame in owed.frames:
         browser.waiting_since = anyio.current_time()
         with anyio.move_on_after(STALL_SECONDS):
             await write(frame)
@@ -178,7 +201,7 @@ class _Events(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def write(frame: Frame) -> None:
-            await send({"type": "http.response.body", "body": _event(frame).encode(), "more_body": True})
+            await send({"type": "http.response.body", "body": _event(frame), "more_body": True})
 
         async def gone() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -194,5 +217,6 @@ class _Events(Response):
             self._leave()
 
 
-def _event(frame: Frame) -> str:
-    return f"id: {frame.position}\ndata: {frame.json}\n\n" if frame.position else f"data: {frame.json}\n\n"
+def _event(frame: Frame) -> bytes:
+    name = f"id: {frame.position}\n".encode() if frame.position else b""
+    return b"%sdata: %s\n\n" % (name, frame.json)

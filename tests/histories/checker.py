@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hello.audience import MOVED
 from hello.channel import LEASE_SECONDS, WORD_SECONDS, Batch
 from hello.message import Entry, Gap, Position
-from hello.web.stream import STALL_SECONDS
+from hello.web.line import STALL_SECONDS
 from tests.histories import record as r
 
 DOWN_SECONDS = WORD_SECONDS + 0.5  # within so long of a cut whoever is connected and reads knows of it

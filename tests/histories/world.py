@@ -13,14 +13,14 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup, TaskStatus
 from starlette.datastructures import Headers, QueryParams
 
-from hello.audience import Audience, Browser
+from hello.audience import Audience
 from hello.channel import Channel
 from hello.message import Gap, Message, Position
 from hello.metrics import Metrics
 from hello.relay import relay
 from hello.supervisor import Link, Voice, follow
 from hello.testing import SHAPES, Closed, Process, Refused, Stream
-from hello.web.stream import start_of
+from hello.web.stream import Waiting, start_of
 from tests.histories.backend import Backend, Line
 from tests.histories.record import (
     Ended,
@@ -102,7 +102,8 @@ class Bare(Process):
     @asynccontextmanager
     async def open(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Stream]:
         start = start_of(QueryParams(urlsplit(path).query), Headers(headers), self.audience.head)
-        browser = self.audience.join(start)
+        browser = Waiting(self.audience)
+        self.audience.join(browser, start)
         try:
             yield _Taken(browser, self.ended)
         finally:
@@ -112,16 +113,17 @@ class Bare(Process):
 class _Taken(Stream):
     """What a browser of a bare process is owed, as a stream."""
 
-    def __init__(self, browser: Browser, ended: anyio.Event) -> None:
+    def __init__(self, browser: Waiting, ended: anyio.Event) -> None:
         self._browser = browser
         self._ended = ended
-        self._frames: deque[str] = deque()
+        self._frames: deque[bytes] = deque()
 
     async def receive(self) -> dict[str, Any]:
         await anyio.lowlevel.checkpoint()
         while not self._frames and not self._ended.is_set():
             bell = self._browser.bell
-            self._frames.extend(frame.json for frame in self._browser.take())
+            if (owed := self._browser.take()) is not None:
+                self._frames.extend(frame.json for frame in owed.frames)
             if not self._frames:
                 await bell.wait()
         if self._ended.is_set():

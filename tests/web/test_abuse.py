@@ -13,8 +13,8 @@ import pytest
 from hello.audience import Audience
 from hello.message import Entry, Message, Position
 from hello.metrics import Metrics
-from hello.web import protocols, server, stream
-from hello.web.protocols import FRAMES_PER_MINUTE
+from hello.web import line, protocols, server, stream
+from hello.web.line import FRAMES_PER_MINUTE
 from hello.web.public import public_app
 from tests.web.figures import Onlooker, Watched, eventually, record, until
 from tests.web.raw import (
@@ -273,9 +273,11 @@ def own_descriptors() -> int:
 def quick_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits on slow browsers, at a fraction of what they are."""
     monkeypatch.setattr("hello.audience.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(line, "STALL_SECONDS", STALL_SECONDS)
     monkeypatch.setattr(stream, "STALL_SECONDS", STALL_SECONDS)
     monkeypatch.setattr(stream, "CLOSE_SECONDS", 0.5)
-    monkeypatch.setattr(protocols, "ABORT_SECONDS", 0.5)
+    for module in (line, protocols):
+        monkeypatch.setattr(module, "ABORT_SECONDS", 0.5)
 
 
 @pytest.mark.usefixtures("quick_limits")
@@ -298,7 +300,7 @@ async def test_a_browser_that_takes_nothing_is_given_up_and_its_connection_with_
 @pytest.mark.parametrize("anyio_backend", ["uvloop"], indirect=True)
 async def test_a_browser_that_reads_again_too_late_hears_that_it_was_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """1013 behind what it was sent before; then the connection ends."""
-    monkeypatch.setattr(protocols, "ABORT_SECONDS", ENDED_SECONDS)
+    monkeypatch.setattr(line, "ABORT_SECONDS", ENDED_SECONDS)
     async with served(history=1000) as (port, metrics):
         with await anyio.to_thread.run_sync(lambda: Client(port, "/ws?last=1000", receive_buffer=LITTLE)) as client:
             await stuck(metrics)

@@ -108,7 +108,7 @@ def test_a_full_relay_refuses_with_the_same_headers(full: HelloProcess, sent: by
 
 
 class Broken(Audience):
-    def join(self, start: Position | int) -> Browser:
+    def join(self, browser: Browser, start: Position | int) -> None:
         raise RuntimeError("a fault of ours")
 
 
