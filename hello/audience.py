@@ -65,32 +65,42 @@ class Owed:
 
     frames: list[Frame]
     cursor: Cursor
-    gaps: int
+    more: bool  # whether that cursor is behind already
+    gaps: int  # among the frames
     wire: bytes | None = None  # the frames as they are written, kept here by whoever writes to many
 
 
-class Browser(ABC):
-    """One browser's place in the audience. Whoever writes to it takes what it is owed, and waits for the bell."""
+class Reader(ABC):
+    """A place in the audience: a cursor, and a bell. Whoever hears the bell takes what is owed, and writes it."""
 
-    __slots__ = ("audience", "cursor", "moving", "waiting_since")
+    __slots__ = ("audience", "cursor")
 
-    def __init__(self, audience: "Audience") -> None:
+    def __init__(self, audience: "Audience", cursor: Cursor) -> None:
         self.audience = audience
-        self.cursor = NEW
-        self.moving = False  # once all that is owed has been written, it is to be closed with MOVED
-        self.waiting_since: float | None = None  # since when a write to it has not come to its end
+        self.cursor = cursor
 
     @abstractmethod
     def ring(self) -> None:
-        """There may be something to take; called on the event loop, between two of its turns at the most."""
+        """There may be something to take."""
 
-    def take(self) -> Owed | None:
-        """What it is owed now and has not taken yet; at most TAKE messages, and None if that is nothing."""
+    def take(self, readers: int = 1) -> Owed | None:
+        """What is owed now and was not taken yet, for so many who are at this place; None if that is nothing."""
         if (owed := self.audience.after(self.cursor)) is not None:
             self.cursor = owed.cursor
             if owed.gaps:
-                self.audience.metrics.gaps.labels("browser").inc(owed.gaps)
+                self.audience.gaps_told(owed.gaps * readers)
         return owed
+
+
+class Browser(Reader):
+    """One browser."""
+
+    __slots__ = ("moving", "waiting_since")
+
+    def __init__(self, audience: "Audience") -> None:
+        super().__init__(audience, NEW)
+        self.moving = False  # once all that is owed has been written, it is to be closed with MOVED
+        self.waiting_since: float | None = None  # since when a write to it has not come to its end
 
     @property
     def behind(self) -> int:
@@ -112,9 +122,10 @@ class Audience:
         self._browsers: set[Browser] = set()
         self._channel = "down"
         self._bridge: tuple[Position, Position] | None = None
-        self.metrics = metrics
-        self.newest: Cursor | None = None  # of all who have been given everything; None if nobody has
-        self._owed: dict[Cursor, Owed] = {}
+        self._metrics = metrics
+        self._rung: dict[Reader, None] = {}  # those whom news is told, in this order
+        self._newest: Cursor | None = None  # of all who have been given everything; None if nobody has
+        self._owed: dict[Cursor, Owed] = {}  # what comes next, for those who have been given the same
         metrics.browsers.set_function(lambda: len(self))
         metrics.slow_browsers.set_function(lambda: len(self._slow()))
         metrics.lag.set_function(lambda: max((browser.behind for browser in self._slow()), default=0))
@@ -157,8 +168,16 @@ class Audience:
 
     def wake(self) -> None:
         """Let every browser look for what it is owed."""
-        for browser in self._browsers:
-            browser.ring()
+        for reader in list(self._rung):  # which may be spared meanwhile
+            reader.ring()
+
+    def tell(self, reader: Reader) -> None:
+        """Ring for this one when there is news; a crowd is told first, before those who may have left it."""
+        self._rung[reader] = None
+
+    def spare(self, reader: Reader) -> None:
+        """Do not ring any more: it is told as one of a crowd, or has gone."""
+        self._rung.pop(reader, None)
 
     def channel_turned(self, up: bool) -> None:
         """Tell every browser that the channel went away, or came back."""
@@ -187,10 +206,12 @@ class Audience:
         position = self.log.before_last(start) if isinstance(start, int) else start
         browser.cursor = Cursor(position, beat=self.beats)
         self._browsers.add(browser)
+        self.tell(browser)
 
     def leave(self, browser: Browser) -> None:
         """Forget a browser, however it went."""
         self._browsers.discard(browser)
+        self.spare(browser)
         if self.draining and not self._browsers:
             self.empty.set()
 
@@ -217,7 +238,7 @@ class Audience:
 
     def after(self, cursor: Cursor) -> Owed | None:
         """What comes next: at most TAKE messages, the losses before them, and news; None if there is nothing."""
-        if cursor is self.newest:
+        if cursor is self._newest:
             return None
         owed = self._owed.get(cursor)
         if owed is None:
@@ -225,6 +246,10 @@ class Audience:
                 self._owed.clear()
             owed = self._owed[cursor] = self._next(cursor)
         return owed if owed.frames else None
+
+    def gaps_told(self, count: int) -> None:
+        """So many losses have been told to browsers."""
+        self._metrics.gaps.labels("browser").inc(count)
 
     def _next(self, cursor: Cursor) -> Owed:
         frames: list[Frame] = []
@@ -246,14 +271,15 @@ class Audience:
                 size += len(item.frame.json)
         if cursor.beat != self.beats:
             frames.append(BEAT)
-        if position != self.head:
-            return Owed(frames, Cursor(position, self.status, self.beats), gaps)
-        if self.newest is None:
-            self.newest = Cursor(position, self.status, self.beats)
-        return Owed(frames, self.newest, gaps)
+        if position != self.head:  # it comes from a relay that is ahead of this one, or has more to take
+            more = self.log.behind(position) > 0
+            return Owed(frames, Cursor(position, self.status, self.beats), more, gaps)
+        if self._newest is None:
+            self._newest = Cursor(position, self.status, self.beats)
+        return Owed(frames, self._newest, more=False, gaps=gaps)
 
     def _changed(self) -> None:
-        self.newest = None
+        self._newest = None
         self._owed.clear()
 
     def _slow(self) -> list[Browser]:

@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from hello.audience import MOVED, Audience, Browser, Owed
+from hello.audience import MOVED, NEW, Audience, Browser, Owed, Reader
 
 EXTENSION = "hello.line"  # of ASGI: `hand_over` takes a Line, and the connection is the line's from then on
 
@@ -32,16 +32,70 @@ RULES_BROKEN = 1008
 TOO_SLOW = 1013  # "try again later" (RFC 6455's registry)
 
 
+class Crowd(Reader):
+    """The lines that have been given everything: they share a cursor, so that a message costs each but its write."""
+
+    __slots__ = ("_goes_on", "_leaving", "_members", "_writing")
+
+    def __init__(self, audience: Audience) -> None:
+        super().__init__(audience, NEW)
+        self._members: dict[Line, asyncio.Transport] = {}
+        self._leaving: list[Line] = []  # while the others are written to
+        self._writing = False
+        self._goes_on = False  # in the next turn of the event loop
+        audience.tell(self)
+
+    def ring(self) -> None:
+        if self._goes_on or not self._members or (owed := self.take(len(self._members))) is None:
+            return
+        wire = owed.wire or _wire(owed)
+        self._writing = True
+        for transport in self._members.values():
+            transport.write(wire)
+        self._writing = False
+        for line in self._leaving:
+            self._members.pop(line, None)
+        self._leaving.clear()
+        if owed.more:
+            self._goes_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self.ring()
+
+    def join(self, line: "Line") -> bool:
+        """Take the line in, if it has been given just what the crowd has; the crowd tells it from now on."""
+        if not self._members:
+            self.cursor = line.cursor
+        if self.cursor is not line.cursor:
+            return False
+        self._members[line] = line.transport
+        self.audience.spare(line)
+        return True
+
+    def leave(self, line: "Line") -> None:
+        """Let the line go on for itself, if it was here, from what it has been given."""
+        if line in self._members:
+            line.cursor = self.cursor
+            self.audience.tell(line)
+            if self._writing:
+                self._leaving.append(line)
+            else:
+                del self._members[line]
+
+
 class Line(Browser, asyncio.Protocol):
     """A browser, and the protocol of its connection."""
 
-    __slots__ = ("_closing", "_connections", "_incoming", "_passed_over", "_timer", "transport")
+    __slots__ = ("_closing", "_connections", "_crowd", "_incoming", "_passed_over", "_timer", "transport")
 
     transport: asyncio.Transport
     _connections: set[Any]  # all of the server's, of several protocols
 
-    def __init__(self, audience: Audience) -> None:
-        super().__init__(audience)
+    def __init__(self, crowd: Crowd) -> None:
+        super().__init__(crowd.audience)
+        self._crowd = crowd
         self._passed_over = False  # nothing is to be written for now
         self._closing = False  # nothing is to be written ever again
         self._incoming: _Incoming | None = None  # made when there is something to read, or to close
@@ -59,15 +113,18 @@ class Line(Browser, asyncio.Protocol):
         self._go_on()
 
     def ring(self) -> None:
-        if self._passed_over:
-            return
-        if (owed := self.take()) is not None:
+        self._crowd.leave(self)
+        if not self._passed_over and (owed := self.take()) is not None:
             self.transport.write(owed.wire or _wire(owed))
-            if not self._passed_over and (self.cursor is not self.audience.newest or self.moving):
+            if owed.more and not self._passed_over:
                 self._passed_over = True  # until the others have had a turn
                 asyncio.get_running_loop().call_soon(self._go_on)
-        elif self.moving:
+        if self._passed_over:
+            return
+        if self.moving:
             self._close(MOVED)
+        else:
+            self._crowd.join(self)
 
     def _go_on(self) -> None:
         if self.waiting_since is None and not self._closing:
@@ -77,6 +134,7 @@ class Line(Browser, asyncio.Protocol):
     # What the transport says.
 
     def pause_writing(self) -> None:
+        self._crowd.leave(self)
         self._passed_over = True
         self.waiting_since = asyncio.get_running_loop().time()
         self._look_again(self.waiting_since, self.transport.get_write_buffer_size())
@@ -94,6 +152,7 @@ class Line(Browser, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._passed_over = self._closing = True
         self._stop_looking()
+        self._crowd.leave(self)
         self._connections.discard(self)
         self.audience.leave(self)
 
@@ -143,7 +202,9 @@ class Line(Browser, asyncio.Protocol):
 
     def _answer(self, incoming: "_Incoming") -> None:
         self._closing = incoming.parser.state is not OPEN
-        self._passed_over = self._passed_over or self._closing
+        if self._closing:
+            self._crowd.leave(self)
+            self._passed_over = True
         answer = incoming.parser.data_to_send()
         self.transport.write(b"".join(answer))
         if b"" in answer:  # which stands for the end

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from hello.audience import MOVED, Audience, Browser, Frame, Owed, Refused
 from hello.message import Malformed, Position, now_ms
-from hello.web.line import EXTENSION, STALL_SECONDS, TOO_SLOW, Line
+from hello.web.line import EXTENSION, STALL_SECONDS, TOO_SLOW, Crowd, Line
 from hello.web.origin import may_open
 
 AHEAD_MS = 60_000  # how far a position may be ahead of this relay's clock: clocks of a cluster differ by less
@@ -58,6 +58,7 @@ class Streams:
 
     def __init__(self, audience: Audience, allowed_origins: Collection[str]) -> None:
         self._audience = audience
+        self._crowd = Crowd(audience)
         self._allowed_origins = allowed_origins
 
     async def websocket(self, websocket: WebSocket) -> None:
@@ -67,7 +68,7 @@ class Streams:
         try:
             start = start_of(websocket.query_params, websocket.headers, self._audience.head)
             if (extension := websocket.scope.get("extensions", {}).get(EXTENSION)) is not None:
-                line = Line(self._audience)
+                line = Line(self._crowd)
                 self._audience.join(line, start)
                 extension["hand_over"](line)
                 return None
