@@ -125,6 +125,7 @@ class Audience:
         self._metrics = metrics
         self._rung: dict[Reader, None] = {}  # those whom news is told, in this order
         self._newest: Cursor | None = None  # of all who have been given everything; None if nobody has
+        self._fresh: Cursor | None = None  # of all who come to hear what is new
         self._owed: dict[Cursor, Owed] = {}  # what comes next, for those who have been given the same
         metrics.browsers.set_function(lambda: len(self))
         metrics.slow_browsers.set_function(lambda: len(self._slow()))
@@ -204,7 +205,10 @@ class Audience:
         if len(self._browsers) >= self._max_clients:
             raise Refused(f"this relay is full ({self._max_clients} browsers)", retry_after=10)
         position = self.log.before_last(start) if isinstance(start, int) else start
-        browser.cursor = Cursor(position, beat=self.beats)
+        if position != self.head:
+            browser.cursor = Cursor(position, beat=self.beats)
+        else:
+            browser.cursor = self._fresh = self._fresh or Cursor(position, beat=self.beats)
         self._browsers.add(browser)
         self.tell(browser)
 
@@ -279,7 +283,7 @@ class Audience:
         return Owed(frames, self._newest, more=False, gaps=gaps)
 
     def _changed(self) -> None:
-        self._newest = None
+        self._newest = self._fresh = None
         self._owed.clear()
 
     def _slow(self) -> list[Browser]:

@@ -30,7 +30,8 @@ ARROWS: dict[str, set[str]] = {
     "hello.web.stream": {"hello.audience", "hello.message", "hello.web.line", "hello.web.origin"},
     "hello.web.public": {"hello.audience", "hello.web.origin", "hello.web.stream"},
     "hello.web.operators": {"hello.metrics"},
-    "hello.web.protocols": {"hello.web.line"},
+    "hello.web.handshake": {"hello.web.line"},
+    "hello.web.protocols": {"hello.web.handshake", "hello.web.line"},
     "hello.web.server": {"hello.web.line", "hello.web.protocols"},
     "hello.system": {
         *("hello.audience", "hello.broadcaster", "hello.channel", "hello.message", "hello.metrics", "hello.relay"),
@@ -45,7 +46,7 @@ KEEPERS = {
     "redis": {"hello.channel.redis"},
     "uvicorn": {"hello.web.server", "hello.web.protocols"},
     "httptools": {"hello.web.protocols"},
-    "websockets": {"hello.web.line", "hello.web.protocols"},
+    "websockets": {"hello.web.handshake", "hello.web.line"},
     "starlette": {"hello.web.stream", "hello.web.public", "hello.web.operators", "hello.web.server", "hello.system"}
     | {"hello.testing", "hello.__main__"},
     "pydantic": {"hello.settings"},

@@ -1,29 +1,22 @@
-"""uvicorn's HTTP with the limits that it lacks, and a WebSocket's handshake that ends by handing the connection over.
+"""uvicorn's HTTP with the limits that it lacks: what one connection may ask, and leave unread.
 
-It knows bytes and timers, and neither the apps nor what is broadcast.
+It knows bytes and timers, and neither the apps nor what is broadcast; a WebSocket's connection is given away.
 """
 
 import asyncio
-import logging
-from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from websockets.datastructures import Headers
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
 
-from hello.web.line import ABORT_SECONDS, EXTENSION, Line
+from hello.web.handshake import MAX_EARLY, BadHandshake, Handshake
+from hello.web.line import ABORT_SECONDS, Line
 
 HEAD_SECONDS = 10.0  # from the first byte of a request, or the connection, to the end of its head
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
-MAX_EARLY = 4096  # bytes that a client may send before its handshake is answered
 MAX_UNSENT = 16 * 1024  # bytes that wait here for the kernel, and in the kernel for the peer
-
-log = logging.getLogger(__name__)
 
 
 class Http(HttpToolsProtocol):
@@ -37,12 +30,19 @@ class Http(HttpToolsProtocol):
     _size = 0  # bytes that came while it was awaited
     _refusal: bytes | None = None  # what to answer when the parser gives up, where it is not 400
     _has_body = False
-    _handshake: "_Handshake | None" = None
+    _upgrades = False  # to a WebSocket
+    _handshake: Handshake | None = None
+    _early = b""  # what the client has said without waiting for the answer to it
+
+    transport: "_Transport"  # type: ignore[assignment]  # which does all that it is asked for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        # Not uvicorn's own, which asks the kernel for addresses that nobody here wants to know.
         transport.set_write_buffer_limits(high=MAX_UNSENT, low=MAX_UNSENT - 1)  # every byte taken counts as progress
-        self._raw = transport
-        super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]  # all that it is asked for
+        self.transport = _Transport(transport, self.loop)
+        self.flow = FlowControl(self.transport)  # type: ignore[arg-type]  # the same
+        self.scheme = "http"
+        self.connections.add(self)
         self._await_head()
 
     @property
@@ -54,12 +54,13 @@ class Http(HttpToolsProtocol):
         self._end_head()
         if self._handshake is not None:
             self._handshake.lost()
+            self._handshake = None  # it holds us too
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._handshake is not None:
-            self._handshake.early += data
-            if len(self._handshake.early) > MAX_EARLY:
+            self._early += data
+            if len(self._early) > MAX_EARLY:
                 self.transport.abort()
             return
         if self.cycle is None or self.cycle.response_complete:  # so that what comes belongs to a head
@@ -81,12 +82,6 @@ class Http(HttpToolsProtocol):
         if self._should_upgrade():  # else it was answered like any other request
             self._shake_hands(data[end:])
 
-    def let_go(self) -> asyncio.Transport:
-        """The connection, for whoever takes it over; nothing here knows it any more."""
-        self.connections.discard(self)
-        self.parser = None  # type: ignore[assignment]  # it holds us, and we hold it
-        return self._raw
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._has_body = False
@@ -101,6 +96,7 @@ class Http(HttpToolsProtocol):
         if self._has_body:  # nobody asks for one, and it may trickle in for ever
             self._give_up(b"413 Content Too Large")
         self._end_head()
+        self._upgrades = self._asks_for_websocket()
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -110,42 +106,44 @@ class Http(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def _should_upgrade(self) -> bool:
-        return self._get_upgrade() == b"websocket" and self.parser.get_http_version() == "1.1"
+        return self._upgrades
 
-    def _get_upgrade(self) -> bytes | None:
+    def _asks_for_websocket(self) -> bool:
         fields = [value.lower() for name, value in self.headers if name == b"connection"]  # there may be several
         upgrades = [value.lower() for name, value in self.headers if name == b"upgrade"]
         asked = b"upgrade" in (token.strip() for field in fields for token in field.split(b","))
-        return upgrades[-1] if asked and upgrades else None
+        return asked and upgrades[-1:] == [b"websocket"] and self.parser.get_http_version() == "1.1"
 
     def _shake_hands(self, early: bytes) -> None:
-        headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers)
-        websocket = ServerProtocol()
-        if headers.get_all("Sec-WebSocket-Version") == ["13"]:
-            method = self.scope["method"]
-            response = websocket.accept(Request(self.url.decode("latin-1"), headers, method=method))
+        try:
+            url = httptools.parse_url(self.url)
+            handshake = Handshake(self.scope["method"], self.headers, self._hand_over, self._hang_up)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except BadHandshake as error:
+            self._hang_up(error.answer)
         else:
-            response = websocket.reject(426, "the version of WebSocket here is 13\n")  # RFC 6455, section 4.4
-            response.headers["Sec-WebSocket-Version"] = "13"
-        if response.status_code != 101:
-            self.transport.write(response.serialize())
-            self.transport.close()
-            return
-        url = httptools.parse_url(self.url)
-        self._handshake = _Handshake(self, response.headers["Sec-WebSocket-Accept"], early)
-        scope = {
-            **self.scope,
-            "type": "websocket",
-            "scheme": "ws",
-            "path": unquote(url.path.decode("latin-1")),
-            "raw_path": url.path,
-            "query_string": url.query or b"",
-            "subprotocols": [],
-            "extensions": {"websocket.http.response": {}, EXTENSION: {"hand_over": self._handshake.hand_over}},
-        }
-        task = self.loop.create_task(self._handshake.run(self.app, scope))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+            self._handshake, self._early = handshake, early
+            target = {
+                "path": unquote(url.path.decode("latin-1")),
+                "raw_path": url.path,
+                "query_string": url.query or b"",
+            }
+            scope = {**self.scope, "type": "websocket", "scheme": "ws", "subprotocols": [], **target}
+            task = self.loop.create_task(handshake.run(self.app, scope))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def _hand_over(self, line: Line, answer: bytes) -> None:
+        self.connections.discard(self)
+        self.parser = self._handshake = None  # type: ignore[assignment]  # they hold us, and we hold them
+        line.begin(self.transport.bare, self.connections, answer)
+        if self._early:
+            line.data_received(self._early)
+
+    def _hang_up(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._timer = self.loop.call_later(HEAD_SECONDS, self._refuse, b"408 Request Timeout")
@@ -166,84 +164,18 @@ class Http(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Handshake:
-    """The handshake of a WebSocket (RFC 6455, section 4.2), as ASGI has it: refused by the app, or handed to a line."""
-
-    def __init__(self, http: Http, accept: str, early: bytes) -> None:
-        self.early = early  # what the client has said without waiting for the answer
-        self._http = http
-        self._accept = accept
-        self._answered = False
-        self._begun = False
-        self._lost = asyncio.Event()
-        self._head = b""
-        self._body = b""
-
-    async def run(self, app: Any, scope: dict[str, Any]) -> None:
-        try:
-            await app(scope, self._receive, self._send)
-        except Exception:
-            log.exception("an error in a handshake")
-        if not self._answered:
-            self._answer(_head(500, [(b"Content-Length", b"0")]))
-
-    def lost(self) -> None:
-        self._lost.set()
-
-    def hand_over(self, line: Line) -> None:
-        """Accept, and let the line have the connection."""
-        answer = (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {self._accept}\r\n\r\n"
-        )
-        self._answered = True
-        line.begin(self._http.let_go(), self._http.connections, answer.encode())
-        if self.early:
-            line.data_received(self.early)
-
-    async def _receive(self) -> dict[str, Any]:
-        if not self._begun:
-            self._begun = True
-            return {"type": "websocket.connect"}
-        await self._lost.wait()
-        return {"type": "websocket.disconnect", "code": 1006}
-
-    async def _send(self, message: Any) -> None:
-        match message["type"]:
-            case "websocket.http.response.start":
-                self._head = _head(message["status"], message["headers"])
-            case "websocket.http.response.body":
-                self._body += message["body"]
-                if not message.get("more_body"):
-                    self._answer(self._head, self._body)
-            case "websocket.close":
-                self._answer(_head(403, [(b"Content-Length", b"0")]))
-            case other:
-                raise RuntimeError(f"this server has WebSockets handed over, and does not take {other}")
-
-    def _answer(self, head: bytes, body: bytes = b"") -> None:
-        self._answered = True
-        self._http.transport.write(head + b"Connection: close\r\n\r\n" + body)
-        self._http.transport.close()
-
-
-def _head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    fields = b"".join(b"%s: %s\r\n" % field for field in headers)
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode() + fields
-
-
 class _Transport:
     """A transport that, once closed, does not wait for ever for a peer that reads nothing."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
+        self.bare = transport
         self._loop = loop
         self.write = transport.write  # without a detour: it is called for every frame
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        return getattr(self.bare, name)
 
     def close(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.close()
-            self._loop.call_later(ABORT_SECONDS, self._transport.abort)
+        if not self.bare.is_closing():
+            self.bare.close()
+            self._loop.call_later(ABORT_SECONDS, self.bare.abort)
