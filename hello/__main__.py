@@ -1,6 +1,7 @@
 """The command: settings, logging, sockets and signals; then the system. It decides nothing about actors."""
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from hello.web.server import KEPT_FILES, listen, serve
 
 MANY_FILES = 65_536  # descriptors, where the system sets no limit; macOS refuses to be asked for infinity
 MISCONFIGURED = 2  # exit code; a failure of any other kind is 1
+YOUNG = 10_000  # objects that are new to the garbage collector before it looks: each look costs browsers their time
 
 log = logging.getLogger("hello")
 
@@ -69,6 +71,7 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(_watch_signals, stop)
         async with open_channel(settings.channel, history=settings.history, password=settings.password) as channel:
+            _spare_the_collector()
             await run(settings, channel, serve=serve_at, stop=stop)
         group.cancel_scope.cancel()
 
@@ -110,6 +113,13 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (ValueError, OSError) as error:
             log.warning("only %d files can be open, and each browser takes one: %s", soft, error)
+
+
+def _spare_the_collector() -> None:
+    """What is there now stays, and what comes is freed without the garbage collector, but for rare cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG)
 
 
 def _configure_logging(settings: Settings) -> None:
