@@ -5,10 +5,10 @@ lags, to have lost something is to have one that fell off the log's tail. What c
 once for all who share it, and nearly all do: those who have been given everything.
 """
 
-import json
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from json import JSONEncoder
 from typing import NamedTuple
 
 import anyio
@@ -152,7 +152,7 @@ class Audience:
             return None
         self._bridge = None
         message, relayed_at = entry.message, now_ms()
-        frame = _frame(
+        json = _json(
             "message",
             position=str(entry.position),
             id=message.id,
@@ -162,7 +162,7 @@ class Audience:
             relayed_at=relayed_at,
             relay=self._instance,
         )
-        relayed = Relayed(entry.position, prev, message, relayed_at, frame._replace(position=entry.position))
+        relayed = Relayed(entry.position, prev, message, relayed_at, Frame(json, entry.position))
         self.log.append(relayed)
         self._changed()
         return relayed
@@ -291,8 +291,15 @@ class Audience:
         return [each for each in self._browsers if each.waiting_since is not None and each.waiting_since < late]
 
 
+_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _json(kind: str, **fields: object) -> bytes:
+    return _encode({"type": kind, **fields}).encode()
+
+
 def _frame(kind: str, **fields: object) -> Frame:
-    return Frame(json.dumps({"type": kind, **fields}, ensure_ascii=False, separators=(",", ":")).encode())
+    return Frame(_json(kind, **fields))
 
 
 BEAT = _frame("beat")

@@ -140,7 +140,8 @@ def _check_text(field: str, value: object, limit: int) -> None:
         raise Malformed(f"a message's {field} is text, not {type(value).__name__}")
     if not 0 < len(value) <= limit:
         raise Malformed(f"a message's {field} has 1 to {limit} characters, not {len(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise Malformed(f"a message's {field} is Unicode text without lone surrogates") from error
+    if not value.isascii():  # as most are, so that nothing is encoded just to look
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise Malformed(f"a message's {field} is Unicode text without lone surrogates") from error

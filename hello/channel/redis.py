@@ -45,6 +45,7 @@ local function parts(position)
 end
 
 local function later(one, other)
+  if one == other or one == '0-0' then return other end  -- as most of them are: nothing to take apart
   local ms, seq = parts(one)
   local other_ms, other_seq = parts(other)
   if ms > other_ms or (ms == other_ms and seq > other_seq) then return one end
@@ -55,12 +56,13 @@ local function remember(stream, mark, position)
   local known = redis.call('GET', mark) or '0-0'
   if redis.call('EXISTS', stream) == 1 then
     local info = redis.call('XINFO', 'STREAM', stream)
-    for i = 1, #info, 2 do
-      if info[i] == 'last-generated-id' then known = later(info[i + 1], known) end  -- it outlives the entries
-    end
+    local i = 1
+    while info[i] ~= 'last-generated-id' do i = i + 2 end
+    known = later(known, info[i + 1])  -- it outlives the entries
   end
-  if later(position, known) ~= known then redis.call('SET', mark, position) end
-  return later(position, known)
+  local last = later(position, known)
+  if last ~= known then redis.call('SET', mark, position) end
+  return last
 end
 
 local last = remember(KEYS[1], KEYS[2], ARGV[1])
@@ -108,8 +110,10 @@ local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
 if ms <= prev_ms then ms, seq = prev_ms, prev_seq + 1 end
 local position = string.format('%.0f-%.0f', ms, seq)
 
-local added = redis.pcall('XADD', stream, position, 'id', id, 'text', text, 'broadcaster', broadcaster,
-  'sent_at', sent_at, 'prev', last)
+local excess, forgotten = redis.call('XLEN', stream) + 1 - history, {}
+if excess > 0 then forgotten = redis.call('XRANGE', stream, '-', '+', 'COUNT', excess) end
+local added = redis.pcall('XADD', stream, 'MAXLEN', '=', history, position, 'id', id, 'text', text,
+  'broadcaster', broadcaster, 'sent_at', sent_at, 'prev', last)
 if type(added) == 'table' and added.err then return added end
 redis.call('HSET', ids, id, position)
 
@@ -120,11 +124,7 @@ local function each(entries, visit)
     end
   end
 end
-local excess = redis.call('XLEN', stream) - history
-if excess > 0 then
-  each(redis.call('XRANGE', stream, '-', '+', 'COUNT', excess), function(old) redis.call('HDEL', ids, old) end)
-  redis.call('XTRIM', stream, 'MAXLEN', '=', history)
-end
+each(forgotten, function(old) redis.call('HDEL', ids, old) end)
 if redis.call('HLEN', ids) ~= redis.call('XLEN', stream) then  -- one of the two was restored or deleted
   redis.call('DEL', ids)
   each(redis.call('XRANGE', stream, '-', '+'), function(kept, at) redis.call('HSET', ids, kept, at) end)

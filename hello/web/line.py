@@ -35,34 +35,25 @@ TOO_SLOW = 1013  # "try again later" (RFC 6455's registry)
 class Crowd(Reader):
     """The lines that have been given everything: they share a cursor, so that a message costs each but its write."""
 
-    __slots__ = ("_goes_on", "_leaving", "_members", "_writing")
+    __slots__ = ("_leaving", "_members", "_writing")
 
     def __init__(self, audience: Audience) -> None:
         super().__init__(audience, NEW)
         self._members: dict[Line, asyncio.Transport] = {}
         self._leaving: list[Line] = []  # while the others are written to
         self._writing = False
-        self._goes_on = False  # in the next turn of the event loop
         audience.tell(self)
 
     def ring(self) -> None:
-        if self._goes_on or not self._members or (owed := self.take(len(self._members))) is None:
-            return
-        wire = owed.wire or _wire(owed)
-        self._writing = True
-        for transport in self._members.values():
-            transport.write(wire)
-        self._writing = False
-        for line in self._leaving:
-            self._members.pop(line, None)
-        self._leaving.clear()
-        if owed.more:
-            self._goes_on = True
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        self._goes_on = False
-        self.ring()
+        while self._members and (owed := self.take(len(self._members))) is not None:
+            wire = owed.wire or _wire(owed)
+            self._writing = True
+            for transport in self._members.values():
+                transport.write(wire)
+            self._writing = False
+            for line in self._leaving:
+                self._members.pop(line, None)
+            self._leaving.clear()
 
     def join(self, line: "Line") -> bool:
         """Take the line in, if it has been given just what the crowd has; the crowd tells it from now on."""
