@@ -11,7 +11,8 @@ Read in this order:
     broadcaster.py    the actor that speaks
     relay.py          the actor that passes on
     supervisor.py     a lost channel is tried again for ever, anything else ends the process; who speaks has the voice
-    audience.py       the browsers of a relay: a log, and a cursor into it for each
+    feed.py           what browsers are sent, as frames, and what comes next after a cursor
+    audience.py       the browsers of a relay, each with a cursor
     web/              the page, its two streams, the fast way to write them (line.py), the operators' app, the server
     system.py         one process: who runs, in which order, introduced to each other
     settings.py       what may be configured

@@ -4,6 +4,7 @@ The memory channel is such a log, and so is what a relay keeps for its browsers.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Generic
 
 from hello.message import E, Gap, Position, told
@@ -45,13 +46,19 @@ class Log(Generic[E]):
         self._positions[entry.message.id] = entry.position
         self._count += 1
 
-    def after(self, position: Position | None, limit: int) -> list[E | Gap]:
-        """At most `limit` kept entries after `position` (None: from the oldest), each loss told before the next one.
+    def after(self, position: Position | None, limit: int | None = None) -> Iterator[E | Gap]:
+        """The kept entries after `position` (None: from the oldest), `limit` at most, each loss told before the next.
 
         A position ahead of the head is not an error: a reader may come from a relay that is a moment ahead of this one.
+        Nothing may be appended while what is returned is in use.
         """
         start = self._count - self.behind(position)
-        return told((self._at(n) for n in range(start, min(start + limit, self._count))), position)
+        end = self._count if limit is None else min(start + limit, self._count)
+        return told((self._at(n) for n in range(start, end)), position)
+
+    def keeps_after(self, position: Position) -> bool:
+        """Whether a reader that has seen everything up to `position` has lost nothing by what was forgotten."""
+        return not self._ring or self._at(self._count - len(self._ring)).follows(position)
 
     def behind(self, position: Position | None) -> int:
         """How many kept entries come after `position`; None is before them all."""

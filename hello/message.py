@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, TypeVar
 
@@ -124,15 +124,13 @@ class Gap:
 E = TypeVar("E", bound=Entry)
 
 
-def told(entries: Iterable[E], position: Position | None) -> list[E | Gap]:
+def told(entries: Iterable[E], position: Position | None) -> Iterator[E | Gap]:
     """What a reader at `position` is given for the entries after it: each loss is told before what follows it."""
-    items: list[E | Gap] = []
     for entry in entries:
         if position is not None and not entry.follows(position):
-            items.append(Gap(position, entry.position))
-        items.append(entry)
+            yield Gap(position, entry.position)
+        yield entry
         position = entry.position
-    return items
 
 
 def _check_text(field: str, value: object, limit: int) -> None:

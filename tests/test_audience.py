@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from hello.audience import TAKE_BYTES, Audience, Browser
+from hello.audience import Audience, Browser
+from hello.feed import BLOCK
 from hello.message import ORIGIN, Entry, Message, Position
 from hello.metrics import Metrics
 
@@ -34,13 +35,15 @@ def joined(audience: Audience, start: Position | int) -> Browser:
 
 
 def taken(browser: Browser) -> list[dict[str, Any]]:
-    """The frames that it takes."""
-    owed = browser.take()
-    return [json.loads(frame.json) for frame in owed.frames] if owed else []
+    """All frames that it is owed."""
+    frames = []
+    while (owed := browser.take()) is not None:
+        frames += [json.loads(frame.json) for frame in owed.frames]
+    return frames
 
 
 def owed(browser: Browser) -> list[str]:
-    """The types of the frames that it takes, or the message id."""
+    """The types of all frames that it is owed, or the message ids."""
     return [frame.get("id", frame["type"]) for frame in taken(browser)]
 
 
@@ -71,7 +74,7 @@ async def test_a_browser_takes_no_more_than_its_share_at_once(audience: Audience
     browser = joined(audience, 500)
     seen = []
     while (next_ones := browser.take()) is not None:
-        assert sum(len(frame.json) for frame in next_ones.frames[:-1]) < TAKE_BYTES
+        assert sum(len(frame.json) for frame in next_ones.frames[:-1]) < BLOCK
         seen += [frame.position.milliseconds for frame in next_ones.frames if frame.position]
     assert seen == list(range(1, 501))
 

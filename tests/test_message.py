@@ -114,6 +114,6 @@ def test_there_is_a_gap_exactly_when_the_predecessor_was_not_seen() -> None:
 
 def test_each_loss_is_told_before_the_entry_that_comes_after_it() -> None:
     entries = [entry(2, 1), entry(3, 2), entry(7, 6)]
-    assert told(entries, None) == [entries[0], entries[1], Gap(Position(3, 0), Position(7, 0)), entries[2]]
-    assert told(entries[:1], Position(0, 5)) == [Gap(Position(0, 5), Position(2, 0)), entries[0]]
-    assert told([], Position(1, 0)) == []
+    assert list(told(entries, None)) == [entries[0], entries[1], Gap(Position(3, 0), Position(7, 0)), entries[2]]
+    assert list(told(entries[:1], Position(0, 5))) == [Gap(Position(0, 5), Position(2, 0)), entries[0]]
+    assert list(told([], Position(1, 0))) == []

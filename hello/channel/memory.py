@@ -60,11 +60,11 @@ class MemoryChannel:
     async def _follow(self, position: Position | None) -> AsyncGenerator[Batch, None]:
         caught_up = False
         while True:
-            batch = self._log.after(position, BATCH)
+            batch = list(self._log.after(position, BATCH))
             if not batch and caught_up:
                 with anyio.move_on_after(WORD_SECONDS):  # nothing can come between the look into the log and this
                     await self._changed.wait()
-                batch = self._log.after(position, BATCH)
+                batch = list(self._log.after(position, BATCH))
             caught_up = caught_up or not batch
             match batch:
                 case [*_, Entry(position=position)]:

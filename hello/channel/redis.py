@@ -215,7 +215,7 @@ class RedisChannel:
                 except Malformed as error:
                     # Whoever comes next names it as predecessor, so that readers are told a gap.
                     log.warning("skipped the foreign entry %s in the stream %r: %s", cursor, STREAM, error)
-            batch = told(entries, position)
+            batch = list(told(entries, position))
             if entries:
                 position = entries[-1].position
                 self._mark = max(self._mark, position)

@@ -17,7 +17,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from hello.audience import MOVED, NEW, Audience, Browser, Owed, Reader
+from hello.audience import MOVED, Audience, Browser, Reader
+from hello.feed import NEW, Owed
 
 EXTENSION = "hello.line"  # of ASGI: `hand_over` takes a Line, and the connection is the line's from then on
 

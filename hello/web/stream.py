@@ -14,7 +14,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from hello.audience import MOVED, Audience, Browser, Frame, Owed, Refused
+from hello.audience import MOVED, Audience, Browser, Refused
+from hello.feed import Frame, Owed
 from hello.message import Malformed, Position, now_ms
 from hello.web.line import EXTENSION, STALL_SECONDS, TOO_SLOW, Crowd, Line
 from hello.web.origin import may_open

@@ -9,7 +9,7 @@ import anyio
 import pytest
 import trio.testing
 
-from hello.audience import TAKE
+from hello.feed import BLOCK
 from hello.channel.memory import MemoryChannel
 from hello.message import Message, Position
 from hello.testing import Browser, CuttableChannel, Refused, running
@@ -146,7 +146,7 @@ async def test_a_drain_flushes_what_a_browser_is_still_owed(path: str) -> None:
         system.relays[0].terminate()
         assert await browser.until_closed() == (1012 if path == "/ws" else None)
     assert [message["id"] for message in browser.shown] == list(channel.accepted)
-    assert len(browser.shown) > 10 * TAKE
+    assert len(browser.shown) > 10 * BLOCK
 
 
 @pytest.mark.parametrize(("browsers", "seconds"), [(3, 0.2), (200, 10.0)])
