@@ -4,12 +4,18 @@ It knows bytes and timers, and neither the apps nor what is broadcast; a WebSock
 """
 
 import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
+from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from hello.web.handshake import MAX_EARLY, BadHandshake, Handshake
 from hello.web.line import ABORT_SECONDS, Line
@@ -17,6 +23,29 @@ from hello.web.line import ABORT_SECONDS, Line
 HEAD_SECONDS = 10.0  # from the first byte of a request, or the connection, to the end of its head
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
 MAX_UNSENT = 16 * 1024  # bytes that wait here for the kernel, and in the kernel for the peer
+
+
+TURN_SECONDS = 0.002  # of each turn of the event loop, for what is asked: when thousands come back at once, those who
+# are there already get their messages meanwhile, and a message takes some turns on its way from Redis
+
+
+class Door:
+    """What is asked of one server, in the order in which it came, and so much of it in one turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def enqueue(self, take: Callable[[], None]) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._waiting.append(take)
+
+    def _turn(self) -> None:
+        until = time.perf_counter() + TURN_SECONDS
+        while self._waiting and time.perf_counter() < until:
+            self._waiting.popleft()()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._turn)
 
 
 class Http(HttpToolsProtocol):
@@ -35,6 +64,10 @@ class Http(HttpToolsProtocol):
     _early = b""  # what the client has said without waiting for the answer to it
 
     transport: "_Transport"  # type: ignore[assignment]  # which does all that it is asked for
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], door: Door) -> None:
+        super().__init__(config, server_state, app_state)
+        self._door = door
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         # Not uvicorn's own, which asks the kernel for addresses that nobody here wants to know.
@@ -62,7 +95,14 @@ class Http(HttpToolsProtocol):
             self._early += data
             if len(self._early) > MAX_EARLY:
                 self.transport.abort()
-            return
+        else:
+            self.transport.pause_reading()  # so that nobody has more than one piece waiting
+            self._door.enqueue(partial(self._take, data))
+
+    def _take(self, data: bytes) -> None:
+        if self.parser is None:
+            return  # it has gone meanwhile
+        self.transport.resume_reading()
         if self.cycle is None or self.cycle.response_complete:  # so that what comes belongs to a head
             if self._timer is None:
                 self._await_head()

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from uvicorn import Config, Server
 
 from hello.web.line import Line
-from hello.web.protocols import MAX_UNSENT, Http
+from hello.web.protocols import MAX_UNSENT, Door, Http
 
 BACKLOG = 2048  # connections that the kernel holds for us while we are busy: thousands may come back at once
 ACCEPTS = 100  # connections taken in one turn of the event loop: those who are there already are served in between
@@ -100,6 +100,7 @@ class _Server(Server):
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._room = max(1, limit - kept_files) if limit != resource.RLIM_INFINITY else math.inf
         self._listener = listener
+        self._door = Door()
         self._entering: set[asyncio.Task[None]] = set()
         self._told_at = -math.inf  # when it last said that it turns connections away
         self._task_status = task_status
@@ -166,7 +167,7 @@ class _Server(Server):
 
     async def _enter(self, connection: socket.socket) -> None:
         def protocol() -> asyncio.Protocol:
-            return Http(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+            return Http(self.config, self.server_state, self.lifespan.state, self._door)
 
         try:
             await self._loop.connect_accepted_socket(protocol, connection)
