@@ -25,7 +25,7 @@ MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cook
 MAX_UNSENT = 16 * 1024  # bytes that wait here for the kernel, and in the kernel for the peer
 
 
-TURN_SECONDS = 0.002  # of each turn of the event loop, for what is asked: when thousands come back at once, those who
+TURN_SECONDS = 0.001  # of each turn of the event loop, for what is asked: when thousands come back at once, those who
 # are there already get their messages meanwhile, and a message takes some turns on its way from Redis
 
 
