@@ -1,0 +1,171 @@
+"""The servers that are measured: the floor, hello, and those peers that are installed. It knows nothing of loads.
+
+Each serves every message that is published on the Redis channel `hello` (hello itself: in the stream of that name) to
+all WebSockets, and is started anew for each measurement.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tests.bench.machine import Unfit, build, cores, family, pinned
+from tests.processes import free_ports
+from tests.redis_server import RedisServer
+from tests.web.figures import Watched
+
+START_SECONDS = 30.0  # from a peer's command to its open port
+FLOOR, HELLO = "floor", "hello"
+CROWD = "1000000"  # browsers that hello may take: the limit is not what is measured
+
+
+class Failed(Exception):
+    """A server or the load tool did not do what it was started for; the text says what happened."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    port: int
+    pids: list[int]
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to start a server, and how a browser subscribes to it."""
+
+    name: str
+    language: str
+    start: Callable[[RedisServer, Path], AbstractContextManager[Running]]  # the path: a directory for its log
+    path: str
+    subscribe: tuple[str, ...] = ()  # the load tool's options
+
+
+def floor(program: Path) -> Server:
+    """One write() per delivery in C."""
+
+    def command(port: int, redis_port: int) -> list[str]:
+        return [str(program), str(port), str(redis_port), "hello"]
+
+    return Server(FLOOR, "C", _starter(FLOOR, command), "/")
+
+
+def hello() -> Server:
+    """A relay of this working tree."""
+
+    @contextmanager
+    def start(redis: RedisServer, directory: Path) -> Iterator[Running]:
+        relay = Watched(
+            directory / f"{HELLO}.log", actors="relay", channel=redis.url, max_clients=CROWD, instance="relay-1"
+        )
+        try:
+            with pinned(cores()[0]):
+                relay.launch()
+            try:
+                relay.wait_for("/readyz", 200)
+            except AssertionError as error:
+                raise Failed(str(error)) from error
+            yield Running(relay.port, family(relay.pid))
+        finally:
+            relay.kill()
+
+    return Server(HELLO, "Python", start, "/ws")
+
+
+def find_peers() -> tuple[list[Server], list[str]]:
+    """The peers that are installed, and a line about each that is not."""
+    from tests.bench.peers import PEERS
+
+    servers, absent = [], []
+    for peer in PEERS:
+        if (how := peer.missing()) is not None:
+            absent.append(f"{peer.name}: {how}")
+            continue
+        options = [option for text in peer.hello for option in ("--hello", text)]
+        options += [option for text in peer.ready for option in ("--ready", text)]
+        subscribe = (*options, *peer.wsload)
+        start = _starter(peer.name, peer.start, peer.bridge)
+        servers.append(Server(peer.name, peer.language, start, peer.path, subscribe))
+    return servers, absent
+
+
+def find(directory: Path, only: list[str] | None, default: tuple[str, ...] | None) -> tuple[list[Server], list[str]]:
+    """The servers of these names, or of the default (None: all), in that order; and a line about each that is not here.
+
+    Raises Unfit if a name is not known.
+    """
+    servers = [floor(build("limit", directory)), hello()]
+    names = only or default
+    absent: list[str] = []
+    if names is None or set(names) - {FLOOR, HELLO}:
+        peers, absent = find_peers()
+        servers += peers
+    if names is None:
+        return servers, absent
+    missing = [line for line in absent if line.partition(":")[0] in names]
+    known = {server.name: server for server in servers}
+    if unknown := set(names) - set(known) - {line.partition(":")[0] for line in missing}:
+        raise Unfit(f"there is no server {', '.join(sorted(unknown))}; known here: {', '.join(known)}")
+    return [known[name] for name in names if name in known], missing
+
+
+def _starter(
+    name: str,
+    command: Callable[[int, int], list[str]],
+    bridge: Callable[[int, int], list[str] | None] = lambda _port, _redis_port: None,
+) -> Callable[[RedisServer, Path], AbstractContextManager[Running]]:
+    """A server by its command, and a second one by which messages come to it, which is no part of its cost."""
+
+    @contextmanager
+    def start(redis: RedisServer, directory: Path) -> Iterator[Running]:
+        (port,) = free_ports(1)
+        log = directory / f"{name}.log"
+        with ExitStack() as stack, log.open("w") as output:
+            with pinned(cores()[0]):
+                process = stack.enter_context(_process(command(port, redis.port), output, directory))
+            _wait_for_port(process, port, log)
+            if feeding := bridge(port, redis.port):
+                stack.enter_context(_process(feeding, output, directory))
+            yield Running(port, family(process.pid))
+
+    return start
+
+
+@contextmanager
+def _process(command: list[str], output: IO[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a session of its own, so that its children end with it, and with room for what it writes."""
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(directory)},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        # The group is there for as long as its first process has not been waited for.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            # Its code is looked at without waiting for it: see killpg.
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) or time.monotonic() > deadline:
+                raise Failed(f"did not start: {log.read_text()[-300:].strip() or 'it says nothing'}") from None
+            time.sleep(0.02)  # between two looks at a server that is starting: there is no event to wait for
+        else:
+            return
