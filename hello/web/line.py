@@ -95,13 +95,16 @@ class Line(Browser, asyncio.Protocol):
 
     def begin(self, transport: asyncio.Transport, connections: set[Any], answer: bytes) -> None:
         """Take the connection over, with the answer to its handshake; what comes on it from now on comes here."""
+        if transport.is_closing():  # it went during its handshake
+            self.audience.leave(self)
+            return
         self.transport = transport
         self._connections = connections
         connections.add(self)
         transport.set_protocol(self)
         transport.set_write_buffer_limits(high=0)  # so that we are told as soon as the kernel has not taken everything
         owed = self.take()  # a welcome at least
-        transport.write(answer + _wire(owed) if owed else answer)
+        transport.write(answer + (owed.wire or _wire(owed)) if owed else answer)
         self._go_on()
 
     def ring(self) -> None:

@@ -100,7 +100,7 @@ class Http(HttpToolsProtocol):
             self._door.enqueue(partial(self._take, data))
 
     def _take(self, data: bytes) -> None:
-        if self.parser is None:
+        if self.parser is None or self.transport.is_closing():
             return  # it has gone meanwhile
         self.transport.resume_reading()
         if self.cycle is None or self.cycle.response_complete:  # so that what comes belongs to a head
@@ -178,7 +178,7 @@ class Http(HttpToolsProtocol):
         self.connections.discard(self)
         self.parser = self._handshake = None  # type: ignore[assignment]  # they hold us, and we hold them
         line.begin(self.transport.bare, self.connections, answer)
-        if self._early:
+        if self._early and not self.transport.is_closing():
             line.data_received(self._early)
 
     def _hang_up(self, answer: bytes) -> None:
