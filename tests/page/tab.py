@@ -32,11 +32,13 @@ class Tab:
         self.gaps = page.locator("#messages > li.gap")
         self.complaints: list[str] = []
         self.addresses: list[str] = []  # all that was requested, WebSockets included
+        self.refused: list[str] = []  # the addresses that were answered 400
         self.documents = 0  # how often the page itself was loaded
         page.add_init_script(NOTE_STATES)
         page.on("console", self._note_console)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self._note_request(request.url, document=request.is_navigation_request()))
+        page.on("response", lambda answer: self.refused.extend([answer.url] if answer.status == 400 else []))
         page.on("websocket", lambda socket: self.addresses.append(socket.url))
 
     def open(self, url: str) -> None:
