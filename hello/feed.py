@@ -67,10 +67,15 @@ class Feed:
         self._beats = 0
         self._bridge: tuple[Position, Position] | None = None
         self._bytes = 0  # of the frames of all messages there ever were
-        self._newest: Cursor | None = None  # of all who have been given everything; None if nobody has
+        self._newest: Cursor | None = None
         self._fresh: Cursor | None = None  # of all who come to hear what is new
         self._next: dict[Cursor, Owed] = {}  # what comes next, until something new does
         self._blocks: dict[Position | None, Owed] = {}  # the same after a position, for what ends before the head
+
+    @property
+    def newest(self) -> Cursor | None:
+        """The cursor of all who have been given everything; None if nobody has."""
+        return self._newest
 
     @property
     def head(self) -> Position | None:

@@ -11,7 +11,9 @@ from hello.channel import Batch
 from hello.message import Gap
 from hello.metrics import Metrics
 
-PIECE = 50  # entries passed on in one turn of the event loop: nobody waits long for them, and no browser falls behind
+# Entries passed on in one turn of the event loop: nobody waits long for them, and who has been given everything is
+# given them at once, so that it does not fall behind where the channel has much to say.
+PIECE = 50
 
 
 async def relay(

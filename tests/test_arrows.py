@@ -34,8 +34,9 @@ ARROWS: dict[str, set[str]] = {
     "hello.web.public": {"hello.audience", "hello.web.origin", "hello.web.stream"},
     "hello.web.operators": {"hello.metrics"},
     "hello.web.handshake": {"hello.web.line"},
-    "hello.web.protocols": {"hello.web.handshake", "hello.web.line"},
-    "hello.web.server": {"hello.web.line", "hello.web.protocols"},
+    "hello.web.door": set(),
+    "hello.web.protocols": {"hello.web.door", "hello.web.handshake", "hello.web.line"},
+    "hello.web.server": {"hello.web.door", "hello.web.line", "hello.web.protocols"},
     "hello.system": {
         *("hello.audience", "hello.broadcaster", "hello.channel", "hello.message", "hello.metrics", "hello.relay"),
         *("hello.settings", "hello.supervisor", "hello.web.operators", "hello.web.public"),

@@ -33,7 +33,7 @@ class Handshake:
     """One handshake, whose request was well-formed.
 
     `accept` is called with the line that the app gives the connection to and the answer for it, `refuse` with the
-    answer of an app that does not; `run` calls one of the two once, whatever the app does.
+    answer of an app that does not; `run` calls one of the two once, whatever the app does, unless it is cancelled.
     """
 
     def __init__(

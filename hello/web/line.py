@@ -26,22 +26,30 @@ STALL_SECONDS = 30.0  # a browser that takes nothing for so long is given up
 LOOKS = 6  # in this time, whether it has taken something
 ABORT_SECONDS = 5.0  # for what is unsent, and for the peer's part in closing, after we have closed
 MAX_FRAME = 4096  # bytes in a browser's message
+SLICE = 512  # bytes that are looked into before the frames in them are counted
+MAX_UNREAD = 64 * 1024  # bytes that wait for a browser that goes on saying things and reads next to nothing
 FRAMES_PER_MINUTE = 100  # a browser has nothing to say; one that says more than this is broken, or means harm
 
+TEXT = 0x81  # the first byte of a text frame that is whole
 NOT_TEXT = 1007  # RFC 6455, section 7.4.1
 RULES_BROKEN = 1008
 TOO_SLOW = 1013  # "try again later" (RFC 6455's registry)
 
 
 class Crowd(Reader):
-    """The lines that have been given everything: they share a cursor, so that a message costs each but its write."""
+    """The lines that have been given everything: they share a cursor, so that a message costs each but its write.
+
+    A member's own cursor is not looked after while it is here. A transport says from within `write` that the kernel
+    has not taken everything, so that a line may leave while the others are written to; none can come in then. A write
+    does not raise: what goes wrong with a connection is told to its line later, in `connection_lost`.
+    """
 
     __slots__ = ("_leaving", "_members", "_writing")
 
     def __init__(self, audience: Audience) -> None:
         super().__init__(audience, NEW)
         self._members: dict[Line, asyncio.Transport] = {}
-        self._leaving: list[Line] = []  # while the others are written to
+        self._leaving: list[Line] = []  # those that left while the others were written to
         self._writing = False
         audience.tell(self)
 
@@ -56,15 +64,13 @@ class Crowd(Reader):
                 self._members.pop(line, None)
             self._leaving.clear()
 
-    def join(self, line: "Line") -> bool:
-        """Take the line in, if it has been given just what the crowd has; the crowd tells it from now on."""
+    def join(self, line: "Line") -> None:
+        """Take the line in, if it has been given everything; the crowd tells it from now on."""
         if not self._members:
             self.cursor = line.cursor
-        if self.cursor is not line.cursor:
-            return False
-        self._members[line] = line.transport
-        self.audience.spare(line)
-        return True
+        if line.cursor is self.cursor is self.audience.feed.newest:
+            self._members[line] = line.transport
+            self.audience.spare(line)
 
     def leave(self, line: "Line") -> None:
         """Let the line go on for itself, if it was here, from what it has been given."""
@@ -88,7 +94,7 @@ class Line(Browser, asyncio.Protocol):
     def __init__(self, crowd: Crowd) -> None:
         super().__init__(crowd.audience)
         self._crowd = crowd
-        self._passed_over = False  # nothing is to be written for now
+        self._passed_over = False  # nothing is to be written for now: the kernel is full, others have a turn, it closes
         self._closing = False  # nothing is to be written ever again
         self._incoming: _Incoming | None = None  # made when there is something to read, or to close
         self._timer: asyncio.TimerHandle | None = None
@@ -103,6 +109,8 @@ class Line(Browser, asyncio.Protocol):
         connections.add(self)
         transport.set_protocol(self)
         transport.set_write_buffer_limits(high=0)  # so that we are told as soon as the kernel has not taken everything
+        if transport.get_write_buffer_size() and self.waiting_since is None:
+            self.pause_writing()  # it was Http that was told, of the answer to an earlier request
         owed = self.take()  # a welcome at least
         transport.write(answer + (owed.wire or _wire(owed)) if owed else answer)
         self._go_on()
@@ -150,6 +158,8 @@ class Line(Browser, asyncio.Protocol):
         self._crowd.leave(self)
         self._connections.discard(self)
         self.audience.leave(self)
+        if self._incoming is not None:
+            self._incoming.parser.parser.close()  # a generator, which holds its parser in a cycle
 
     # What the server asks, once everybody has been moved away.
 
@@ -202,6 +212,8 @@ class Line(Browser, asyncio.Protocol):
             self._passed_over = True
         answer = incoming.parser.data_to_send()
         self.transport.write(b"".join(answer))
+        if self.transport.get_write_buffer_size() > MAX_UNREAD:
+            self.transport.abort()
         if b"" in answer:  # which stands for the end
             self.transport.close()
             asyncio.get_running_loop().call_later(ABORT_SECONDS, self.transport.abort)
@@ -220,9 +232,15 @@ class _Incoming:
 
     def receive(self, data: bytes, now: float) -> None:
         """Take in what came; afterwards the parser has the answers."""
-        self.parser.receive_data(data)
         if now - self._minute > 60:
             self._minute, self._frames = now, 0
+        for start in range(0, len(data), SLICE):
+            if self.parser.eof_sent:
+                break  # it is over
+            self.parser.receive_data(data[start : start + SLICE])
+            self._look()
+
+    def _look(self) -> None:
         for frame in cast(list[Frame], self.parser.events_received()):  # the handshake, the other event, is over
             self._frames += 1
             if self._frames > FRAMES_PER_MINUTE:
@@ -259,6 +277,3 @@ def _wire(owed: Owed) -> bytes:
         pieces += (head, frame.json)
     owed.wire = b"".join(pieces)
     return owed.wire
-
-
-TEXT = 0x81  # the first byte of a text frame that is whole

@@ -4,9 +4,6 @@ It knows bytes and timers, and neither the apps nor what is broadcast; a WebSock
 """
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -17,35 +14,14 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from hello.web.door import Door
 from hello.web.handshake import MAX_EARLY, BadHandshake, Handshake
 from hello.web.line import ABORT_SECONDS, Line
 
 HEAD_SECONDS = 10.0  # from the first byte of a request, or the connection, to the end of its head
+AGAIN_SECONDS = 1.0  # more, for one whose head may be waiting at our own door
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
 MAX_UNSENT = 16 * 1024  # bytes that wait here for the kernel, and in the kernel for the peer
-
-
-TURN_SECONDS = 0.001  # of each turn of the event loop, for what is asked: when thousands come back at once, those who
-# are there already get their messages meanwhile, and a message takes some turns on its way from Redis
-
-
-class Door:
-    """What is asked of one server, in the order in which it came, and so much of it in one turn of the event loop."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()
-
-    def enqueue(self, take: Callable[[], None]) -> None:
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
-        self._waiting.append(take)
-
-    def _turn(self) -> None:
-        until = time.perf_counter() + TURN_SECONDS
-        while self._waiting and time.perf_counter() < until:
-            self._waiting.popleft()()
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
 
 
 class Http(HttpToolsProtocol):
@@ -59,6 +35,7 @@ class Http(HttpToolsProtocol):
     _size = 0  # bytes that came while it was awaited
     _refusal: bytes | None = None  # what to answer when the parser gives up, where it is not 400
     _has_body = False
+    _waits = False  # something of it, at the door
     _upgrades = False  # to a WebSocket
     _handshake: Handshake | None = None
     _early = b""  # what the client has said without waiting for the answer to it
@@ -92,14 +69,16 @@ class Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._handshake is not None:
-            self._early += data
-            if len(self._early) > MAX_EARLY:
-                self.transport.abort()
+            self._say_early(data)
+        elif len(data) > MAX_HEAD:  # whatever it is
+            self._refuse(b"431 Request Header Fields Too Large")
         else:
+            self._waits = True
             self.transport.pause_reading()  # so that nobody has more than one piece waiting
             self._door.enqueue(partial(self._take, data))
 
     def _take(self, data: bytes) -> None:
+        self._waits = False
         if self.parser is None or self.transport.is_closing():
             return  # it has gone meanwhile
         self.transport.resume_reading()
@@ -158,21 +137,28 @@ class Http(HttpToolsProtocol):
         try:
             url = httptools.parse_url(self.url)
             handshake = Handshake(self.scope["method"], self.headers, self._hand_over, self._hang_up)
+            path = url.path or b"/"  # an absolute target may have none
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         except BadHandshake as error:
             self._hang_up(error.answer)
         else:
-            self._handshake, self._early = handshake, early
+            self._handshake = handshake
+            self._say_early(early)
             target = {
-                "path": unquote(url.path.decode("latin-1")),
-                "raw_path": url.path,
+                "path": unquote(path.decode("latin-1")),
+                "raw_path": path,
                 "query_string": url.query or b"",
             }
             scope = {**self.scope, "type": "websocket", "scheme": "ws", "subprotocols": [], **target}
             task = self.loop.create_task(handshake.run(self.app, scope))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+
+    def _say_early(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) > MAX_EARLY:
+            self.transport.abort()
 
     def _hand_over(self, line: Line, answer: bytes) -> None:
         self.connections.discard(self)
@@ -186,7 +172,13 @@ class Http(HttpToolsProtocol):
         self.transport.close()
 
     def _await_head(self) -> None:
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._refuse, b"408 Request Timeout")
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if self._waits:
+            self._timer = self.loop.call_later(AGAIN_SECONDS, self._head_is_late)
+        else:
+            self._refuse(b"408 Request Timeout")
 
     def _end_head(self) -> None:
         self._size = 0

@@ -13,8 +13,9 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
 
+from hello.web.door import Door
 from hello.web.line import Line
-from hello.web.protocols import MAX_UNSENT, Door, Http
+from hello.web.protocols import MAX_UNSENT, Http
 
 BACKLOG = 2048  # connections that the kernel holds for us while we are busy: thousands may come back at once
 ACCEPTS = 100  # connections taken in one turn of the event loop: those who are there already are served in between

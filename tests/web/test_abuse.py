@@ -1,11 +1,13 @@
 """Browsers that flood, stall, lie about sizes or vanish: each costs little, delays nobody else, and is got rid of."""
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
@@ -335,3 +337,41 @@ async def test_a_browser_that_goes_on_reading_slowly_is_kept(path: str) -> None:
             assert metrics.registry.get_sample_value("hello_browsers") == 1
     places = [received.index(b'"position":"1-%d"' % (number + 1)) for number in range(100)]
     assert places == sorted(places)
+
+
+class Talker(asyncio.Protocol):
+    """The server's end of a connection before it is handed over."""
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_a_connection_that_is_handed_over_full_costs_no_more_than_any_other() -> None:
+    """Its transport has told whom it had then that the kernel takes no more, and does not tell again."""
+    audience = Audience(history=1000, instance="here", max_clients=100, metrics=Metrics())
+    crowd, loop = line.Crowd(audience), asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        _, before = await loop.create_connection(Talker, sock=ours)
+        while not before.full:
+            before.transport.write(b"x" * 16 * 1024)
+        unsent = before.transport.get_write_buffer_size()
+        browser = line.Line(crowd)
+        audience.join(browser, 0)
+        browser.begin(before.transport, set(), b"")
+        for number in range(200):
+            message = Message(id=str(number), text="x" * 4000, broadcaster="here", sent_at=0)
+            audience.append(Entry(Position(1, number + 1), Position(1, number), message))
+            audience.wake()
+        assert browser.waiting_since is not None
+        assert before.transport.get_write_buffer_size() < unsent + 16 * 1024
+        before.transport.abort()
+        await eventually(lambda: len(audience) == 0, "it has gone")

@@ -1,7 +1,9 @@
 """Who gets in, and what every answer carries: headers, origins, addresses and bodies, over raw sockets."""
 
+import asyncio
 import logging
 import select
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -13,6 +15,7 @@ from hello.audience import Audience, Browser
 from hello.message import Position
 from hello.metrics import Metrics
 from hello.web import server
+from hello.web.door import Door
 from hello.web.public import public_app
 from tests.processes import HelloProcess
 from tests.web.figures import record
@@ -288,3 +291,34 @@ def test_a_body_that_trickles_in_is_not_waited_for(process: HelloProcess, framin
         assert not waiting, f"still open: {list(waiting.values())}"
     record("nine trickling bodies: seconds to the last answer", f"{answered:.2f}")
     record("nine trickling bodies: seconds to the last end", f"{time.monotonic() - began:.1f}")
+
+
+def test_an_address_without_a_path_holds_up_nobody() -> None:
+    """Many at once, in one turn of the server: each is answered, and so is whoever comes behind them."""
+    with HelloProcess() as process, ExitStack() as stack:
+        process.signal(signal.SIGSTOP)
+        connections = [stack.enter_context(connected(process.port)) for _ in range(50)]
+        for connection in connections:
+            connection.sendall(handshake("http://127.0.0.1"))
+        process.signal(signal.SIGCONT)
+        assert {receive_head(connection).status for connection in connections} <= {400, 404}
+        assert ask_head(process.port, request("/")).status == 200
+        assert process.terminate() == 0
+        assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_an_error_at_the_door_is_not_the_others() -> None:
+    """Whoever waits behind it is called all the same, and so is whoever comes later."""
+    loop, done, called = asyncio.get_running_loop(), anyio.Event(), []
+    loop.set_exception_handler(lambda _loop, context: called.append(str(context["exception"])))
+
+    def fail() -> None:
+        raise RuntimeError("an error of ours")
+
+    door = Door()
+    for take in (fail, lambda: called.append("behind it"), lambda: door.enqueue(done.set)):
+        door.enqueue(take)
+    with anyio.fail_after(5):
+        await done.wait()
+    assert called == ["an error of ours", "behind it"]
