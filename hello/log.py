@@ -5,9 +5,10 @@ The memory channel is such a log, and so is what a relay keeps for its browsers.
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import chain
 from typing import Generic
 
-from hello.message import E, Gap, Position, told
+from hello.message import ORIGIN, E, Gap, Position, told
 
 
 class Log(Generic[E]):
@@ -18,6 +19,7 @@ class Log(Generic[E]):
         self._ring: list[E] = []  # entry number n, counted from 0 for ever, lies at n % history
         self._count = 0
         self._positions: dict[str, Position] = {}
+        self._forgotten = ORIGIN  # the newest position that is not kept any more
 
     def __len__(self) -> int:
         return len(self._ring)
@@ -41,7 +43,9 @@ class Log(Generic[E]):
         if len(self._ring) < self._history:
             self._ring.append(entry)
         else:
-            del self._positions[self._at(self._count).message.id]
+            oldest = self._at(self._count)
+            self._forgotten = oldest.position
+            del self._positions[oldest.message.id]
             self._ring[self._count % self._history] = entry
         self._positions[entry.message.id] = entry.position
         self._count += 1
@@ -54,11 +58,15 @@ class Log(Generic[E]):
         """
         start = self._count - self.behind(position)
         end = self._count if limit is None else min(start + limit, self._count)
-        return told((self._at(n) for n in range(start, end)), position)
+        entries = (self._at(n) for n in range(start, end))
+        if position is None or self.keeps_after(position):
+            return told(entries, position)
+        # The oldest entry may name a predecessor older than what was forgotten: a restored backend went on from there.
+        return chain([Gap(position, self._at(start).position)], told(entries, None))
 
     def keeps_after(self, position: Position) -> bool:
-        """Whether a reader that has seen everything up to `position` has lost nothing by what was forgotten."""
-        return not self._ring or self._at(self._count - len(self._ring)).follows(position)
+        """Whether nothing was forgotten that a reader has not seen which has seen everything up to `position`."""
+        return self._forgotten <= position
 
     def behind(self, position: Position | None) -> int:
         """How many kept entries come after `position`; None is before them all."""

@@ -67,3 +67,13 @@ def test_a_log_does_not_go_back() -> None:
     for late in (one, two):
         with pytest.raises(ValueError, match="does not come after"):
             log.append(late)
+
+
+def test_what_was_forgotten_is_told_whatever_predecessor_the_oldest_entry_names() -> None:
+    """A backend that was restored, and that nobody told how far it had been, goes on after an old position."""
+    log: Log[Entry] = Log(2)
+    for number, prev in ((1, 0), (2, 1), (3, 2), (4, 1), (5, 4)):
+        log.append(Entry(Position(number, 0), Position(prev, 0), Message(str(number), "Hello", "b", 0)))
+    first, *_ = log.after(Position(1, 0))
+    assert first == Gap(Position(1, 0), Position(4, 0))
+    assert [type(item) for item in log.after(Position(3, 0))] == [Entry, Entry]

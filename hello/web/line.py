@@ -152,10 +152,14 @@ class Line(Browser, asyncio.Protocol):
         incoming.receive(data, asyncio.get_running_loop().time())
         self._answer(incoming)
 
+    def eof_received(self) -> None:
+        """It says nothing more; the transport closes once it has sent what it was given, which is enough."""
+        self._end()
+        asyncio.get_running_loop().call_later(ABORT_SECONDS, self.transport.abort)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._passed_over = self._closing = True
+        self._end()
         self._stop_looking()
-        self._crowd.leave(self)
         self._connections.discard(self)
         self.audience.leave(self)
         if self._incoming is not None:
@@ -200,16 +204,19 @@ class Line(Browser, asyncio.Protocol):
             self._answer(incoming)
             asyncio.get_running_loop().call_later(ABORT_SECONDS, self.transport.abort)
 
+    def _end(self) -> None:
+        """Write no message any more."""
+        self._crowd.leave(self)
+        self._passed_over = self._closing = True
+
     def _reader(self) -> "_Incoming":
         if self._incoming is None:
             self._incoming = _Incoming()
         return self._incoming
 
     def _answer(self, incoming: "_Incoming") -> None:
-        self._closing = incoming.parser.state is not OPEN
-        if self._closing:
-            self._crowd.leave(self)
-            self._passed_over = True
+        if incoming.parser.state is not OPEN:
+            self._end()
         answer = incoming.parser.data_to_send()
         self.transport.write(b"".join(answer))
         if self.transport.get_write_buffer_size() > MAX_UNREAD:
