@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 from hello.channel import BATCH, LEASE_SECONDS, WORD_SECONDS, Batch, ChannelLost, Fenced
 from hello.message import ORIGIN, Entry, Malformed, Message, Position, told
 
-XreadReply = list[tuple[str, list[tuple[str, dict[str, str]]]]]  # stream, then its rows of position and fields
+XreadReply = list[tuple[str, list[tuple[str, list[str]]]]]  # stream, then its rows: a position, then names and values
 
 log = logging.getLogger(__name__)
 
@@ -203,15 +203,19 @@ class RedisChannel:
 
     async def _follow(self, client: Redis, position: Position | None) -> AsyncGenerator[Batch, None]:
         cursor = str(position or ORIGIN)
-        block: int | None = None  # milliseconds; no waiting until the reader has caught up
+        block: tuple[str, ...] = ()  # no waiting until the reader has caught up
+        with _lost_for_refused():
+            # By itself, since the client's way to a connection and back takes longer than all that is done here.
+            connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # redis's own lack
         while True:
             with _lost_for_refused():
-                reply = await client.xread({STREAM: cursor}, count=BATCH, block=block)
-            rows = [row for _, rows in cast(XreadReply, reply) for row in rows]
+                await connection.send_command("XREAD", "COUNT", str(BATCH), *block, "STREAMS", STREAM, cursor)
+                reply = cast(XreadReply | None, await connection.read_response())
+            rows = [row for _, rows in reply or () for row in rows]
             entries = []
             for cursor, fields in rows:
                 try:
-                    entries.append(_entry(cursor, fields))
+                    entries.append(_entry(cursor, dict(zip(fields[::2], fields[1::2], strict=True))))
                 except Malformed as error:
                     # Whoever comes next names it as predecessor, so that readers are told a gap.
                     log.warning("skipped the foreign entry %s in the stream %r: %s", cursor, STREAM, error)
@@ -220,7 +224,7 @@ class RedisChannel:
                 position = entries[-1].position
                 self._mark = max(self._mark, position)
             if not rows:
-                block = int(WORD_SECONDS * 1000)
+                block = ("BLOCK", str(int(WORD_SECONDS * 1000)))
             if batch or not rows:
                 yield batch
 
@@ -258,7 +262,7 @@ async def _client(url: str, password: str | None) -> AsyncIterator[Redis]:
         password=password,
         decode_responses=True,
         encoding_errors="replace",  # a foreign entry that is no text is refused by name, not by a crash
-        protocol=2,  # with these two the shape of XREAD's reply is fixed, whatever the library's next default
+        protocol=2,  # with these two the shape of a reply is fixed, whatever the library's next default
         legacy_responses=True,
         socket_timeout=SOCKET_SECONDS,
         socket_connect_timeout=SOCKET_SECONDS,
