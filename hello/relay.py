@@ -37,7 +37,8 @@ async def relay(
                     metrics.relayed.inc()
                     metrics.relay_seconds.observe(max(0, relayed.relayed_at - relayed.message.sent_at) / 1000)
             audience.wake()
-            await anyio.lowlevel.checkpoint()
+            if start + PIECE < len(batch):
+                await anyio.lowlevel.checkpoint()
         if not batch and not started:
             started = True
             task_status.started()
