@@ -1,7 +1,7 @@
 """The stream of frames to a browser, over WebSocket and as server-sent events.
 
 Our own server gives a WebSocket to a Line. Server-sent events, and WebSockets of any other ASGI server, have a task
-each that writes the same frames: see `pump`.
+each that writes the same frames: see `_pump`.
 """
 
 import re
