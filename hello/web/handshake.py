@@ -54,7 +54,7 @@ class Handshake:
         extensions = {"websocket.http.response": {}, EXTENSION: {"hand_over": self._hand_over}}
         try:
             await app({**scope, "extensions": extensions}, self._receive, self._send)
-        except Exception:
+        except Exception:  # as with any other request: this one is answered 500, and the log has it whole
             log.exception("an error in a handshake")
         if not self._answered:
             self._end(_answer(500, [], b""))

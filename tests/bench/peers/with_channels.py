@@ -18,10 +18,10 @@ settings.configure(
 django.setup()
 
 # Both read the settings as they are imported.
-from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
-from channels.layers import get_channel_layer  # noqa: E402
-from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from django.urls import path  # noqa: E402
+from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402  # once Django is set up
+from channels.layers import get_channel_layer  # noqa: E402  # once Django is set up
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402  # once Django is set up
+from django.urls import path  # noqa: E402  # once Django is set up
 
 
 class Subscriber(AsyncWebsocketConsumer):
