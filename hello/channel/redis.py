@@ -8,6 +8,7 @@ Whatever the client library would retry or restore by itself is switched off: a 
 duplicates or loses. The caller sees every loss, as ChannelLost.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -15,6 +16,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import cast
 
 import anyio
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -205,28 +207,32 @@ class RedisChannel:
         cursor = str(position or ORIGIN)
         block: tuple[str, ...] = ()  # no waiting until the reader has caught up
         with _lost_for_refused():
-            # By itself, since the client's way to a connection and back takes longer than all that is done here.
+            # By itself, and with a deadline of its own: the client's way through its pool, its encoder and its
+            # time-outs takes longer than all that is done here.
             connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # redis's own lack
-        while True:
-            with _lost_for_refused():
-                await connection.send_command("XREAD", "COUNT", str(BATCH), *block, "STREAMS", STREAM, cursor)
-                reply = cast(XreadReply | None, await connection.read_response())
-            rows = [row for _, rows in reply or () for row in rows]
-            entries = []
-            for cursor, fields in rows:
-                try:
-                    entries.append(_entry(cursor, dict(zip(fields[::2], fields[1::2], strict=True))))
-                except Malformed as error:
-                    # Whoever comes next names it as predecessor, so that readers are told a gap.
-                    log.warning("skipped the foreign entry %s in the stream %r: %s", cursor, STREAM, error)
-            batch = list(told(entries, position))
-            if entries:
-                position = entries[-1].position
-                self._mark = max(self._mark, position)
-            if not rows:
-                block = ("BLOCK", str(int(WORD_SECONDS * 1000)))
-            if batch or not rows:
-                yield batch
+            connection.socket_timeout = None
+            while True:
+                words = ("XREAD", "COUNT", str(BATCH), *block, "STREAMS", STREAM, cursor)
+                read = pack_command(words)  # type: ignore[arg-type]  # its stub speaks of tuples of one
+                async with asyncio.timeout(SOCKET_SECONDS):
+                    await connection.send_packed_command(read, check_health=False)
+                    reply = cast(XreadReply | None, await connection.read_response())
+                rows = [row for _, rows in reply or () for row in rows]
+                entries = []
+                for cursor, fields in rows:
+                    try:
+                        entries.append(_entry(cursor, dict(zip(fields[::2], fields[1::2], strict=True))))
+                    except Malformed as error:
+                        # Whoever comes next names it as predecessor, so that readers are told a gap.
+                        log.warning("skipped the foreign entry %s in the stream %r: %s", cursor, STREAM, error)
+                batch = list(told(entries, position))
+                if entries:
+                    position = entries[-1].position
+                    self._mark = max(self._mark, position)
+                if not rows:
+                    block = ("BLOCK", str(int(WORD_SECONDS * 1000)))
+                if batch or not rows:
+                    yield batch
 
 
 async def _start(client: Redis) -> Position | None:
@@ -283,6 +289,8 @@ def _lost_for_refused() -> Iterator[None]:
         if not _REFUSED.search(f"{getattr(error, 'status_code', None)} {error}"):
             raise
         raise ChannelLost(f"{type(error).__name__}: {error}") from error
+    except TimeoutError as error:
+        raise ChannelLost(f"timed out: no answer within {SOCKET_SECONDS:.0f} s") from error
     except (RedisError, OSError) as error:
         raise ChannelLost(f"{type(error).__name__}: {error}") from error
     except RuntimeError as error:
