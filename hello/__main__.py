@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from hello.channel import open_channel
 from hello.settings import Mistakes, Settings, add_flags, load
 from hello.system import run
+from hello.watch import main as watch
 from hello.web.server import KEPT_FILES, listen, serve
 
 MANY_FILES = 65_536  # descriptors, where the system sets no limit; macOS refuses to be asked for infinity
@@ -29,16 +30,20 @@ log = logging.getLogger("hello")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one process until it is told to stop; the exit code."""
+    """Run one process until it is told to stop, or the terminal client (`hello watch`); the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] == "watch":
+        return watch(words[1:])
     parser = argparse.ArgumentParser(
         prog="hello",
         description='Says "Hello world" at random moments, live in every open browser. Without any flag: both actors,'
         " over memory, at http://127.0.0.1:8000.",
-        epilog="Each flag is an environment variable too: --interval-min is HELLO_INTERVAL_MIN. A flag beats it.",
+        epilog="Each flag is an environment variable too: --interval-min is HELLO_INTERVAL_MIN. A flag beats it."
+        " `hello watch URL` shows the stream of a running relay in the terminal: see `hello watch --help`.",
     )
     add_flags(parser)
     try:
-        settings = load(vars(parser.parse_args(arguments)))
+        settings = load(vars(parser.parse_args(words)))
         listeners = _listen(settings)
     except Mistakes as mistakes:
         for line in mistakes.lines:

@@ -1,4 +1,4 @@
-"""What may be configured, with its units, defaults and limits. It starts nothing and knows no other room.
+"""What may be configured, with its units, defaults and limits. It starts nothing and imports no other room.
 
 Every setting is an environment variable (`HELLO_INTERVAL_MIN`) and a flag of the same name (`--interval-min`); a flag
 beats the variable. A mistake is one clear line, and all mistakes are told at once.
@@ -6,13 +6,15 @@ beats the variable. A mistake is one clear line, and all mistakes are told at on
 
 import argparse
 import difflib
+import inspect
 import math
 import os
+import pkgutil
 import re
 import socket
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -28,6 +30,7 @@ MAX_SECONDS = 86_400.0  # a day between two messages, or for a drain, is a misty
 # Kubernetes describes a Service named hello to every pod of its namespace by variables of these beginnings.
 _SERVICE_LINK = re.compile(r"HELLO_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _UNSAYABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
@@ -63,6 +66,9 @@ class Settings(BaseSettings):
         SecretStr(""), description="password for Redis, kept out of its URL; empty means none; never logged"
     )
     text: str = Field("Hello world", description="what the broadcaster says, 1 to 4096 characters", max_length=4096)
+    broadcaster: str = Field(
+        "hello.broadcaster:broadcaster", description="the actor that speaks, MODULE:FUNCTION; yours in place of ours"
+    )
     interval_min: float = _seconds("shortest pause between two messages", 1)
     interval_max: float = _seconds("longest pause; each is drawn uniformly between the two", 10)
     history: int = Field(10_000, description="entries that the channel and each relay keep", ge=1, le=MAX_HISTORY)
@@ -99,6 +105,19 @@ class Settings(BaseSettings):
         if not actors or set(actors) - set(ACTORS) or len(set(actors)) < len(actors):
             raise ValueError(f"name one or both of {', '.join(ACTORS)}")
         return actors
+
+    @field_validator("broadcaster")
+    @classmethod
+    def _an_actor(cls, name: str) -> str:
+        if not _FUNCTION.fullmatch(name):
+            raise ValueError("give MODULE:FUNCTION, such as clock:clock")
+        try:
+            actor = pkgutil.resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{error}; name the folder that holds the module in PYTHONPATH") from error
+        if not inspect.iscoroutinefunction(actor):
+            raise ValueError("an actor is an async function")
+        return name
 
     @field_validator("channel")
     @classmethod
@@ -166,6 +185,11 @@ class Settings(BaseSettings):
         if mistakes:
             raise Mistakes(mistakes)
         return self
+
+    @property
+    def speaks(self) -> Callable[..., Coroutine[Any, Any, None]]:
+        """The actor that speaks: it is called as `hello.broadcaster.broadcaster` is."""
+        return cast("Callable[..., Coroutine[Any, Any, None]]", pkgutil.resolve_name(self.broadcaster))
 
     @property
     def password(self) -> str | None:

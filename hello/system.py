@@ -11,7 +11,6 @@ from anyio.abc import TaskGroup, TaskStatus
 from starlette.types import ASGIApp
 
 from hello.audience import Audience
-from hello.broadcaster import broadcaster
 from hello.channel import Channel
 from hello.message import Message
 from hello.metrics import Metrics
@@ -75,7 +74,7 @@ async def run(
         await actors.start(voice.keep)
         actors.start_soon(
             partial(
-                broadcaster,
+                settings.speaks,
                 voice.turn,
                 outbox,
                 text=settings.text,

@@ -38,19 +38,21 @@ ARROWS: dict[str, set[str]] = {
     "hello.web.protocols": {"hello.web.door", "hello.web.handshake", "hello.web.line"},
     "hello.web.server": {"hello.web.door", "hello.web.line", "hello.web.protocols"},
     "hello.system": {
-        *("hello.audience", "hello.broadcaster", "hello.channel", "hello.message", "hello.metrics", "hello.relay"),
+        *("hello.audience", "hello.channel", "hello.message", "hello.metrics", "hello.relay"),
         *("hello.settings", "hello.supervisor", "hello.web.operators", "hello.web.public"),
     },
     "hello.testing": {"hello.channel", "hello.message", "hello.settings", "hello.system"},
-    "hello.__main__": {"hello.channel", "hello.settings", "hello.system", "hello.web.server"},
+    "hello.watch": {"hello.message"},
+    "hello.__main__": {"hello.channel", "hello.settings", "hello.system", "hello.watch", "hello.web.server"},
 }
 
 # Who alone may know a library.
 KEEPERS = {
     "redis": {"hello.channel.redis"},
+    "hiredis": {"hello.channel.redis"},
     "uvicorn": {"hello.web.server", "hello.web.protocols"},
     "httptools": {"hello.web.protocols"},
-    "websockets": {"hello.web.handshake", "hello.web.line"},
+    "websockets": {"hello.watch", "hello.web.handshake", "hello.web.line"},
     "starlette": {"hello.web.stream", "hello.web.public", "hello.web.operators", "hello.web.server", "hello.system"}
     | {"hello.testing", "hello.__main__"},
     "pydantic": {"hello.settings"},

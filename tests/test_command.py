@@ -220,5 +220,6 @@ def test_help_tells_every_setting() -> None:
         "(default: 10000)",
         "(default: broadcaster,relay)",
         "(default: the host's name)",
+        "hello watch URL",
     ):
         assert told in text

@@ -1,4 +1,4 @@
-"""What the README says to type, typed: the run command in a fresh copy with nothing installed, and its example."""
+"""What the README says to type, typed: the run command in a fresh copy with nothing installed, and the like."""
 
 import json
 import os
@@ -92,14 +92,3 @@ def test_the_command_for_faults_is_understood() -> None:
     asked = [sys.executable, *command[1].split(), "--help"]
     told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert all(f"{option} " in told for option in re.findall(r"--\w+", command[2]))
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_the_example_is_a_test_that_passes() -> None:
-    source = re.search(r"```python\n(.+?)```", README, re.DOTALL)
-    assert source is not None
-    names: dict[str, object] = {}
-    exec(compile(source[1], "README.md", "exec"), names)  # noqa: S102  # our own README
-    test = names["test_my_actor"]
-    assert callable(test)
-    await test()
