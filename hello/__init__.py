@@ -18,5 +18,6 @@ Read in this order:
     settings.py       what may be configured
     metrics.py        what a process measures of itself
     __main__.py       the command: settings, logging, sockets and signals
+    watch.py          the terminal client: the stream and its tally
     testing.py        the whole system in one event loop, for tests
 """
