@@ -19,7 +19,8 @@ from tests.redis_server import NoRedisServer, can_move_clocks
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
-        description="Kill, cut off and restart everything for as long as you like, and check what every client sees.",
+        description="Kill, cut off, restart, roll out and switch everything for as long as you like, and check what"
+        " every client sees.",
     )
     parser.add_argument("--seed", type=int, default=None, help="replays a schedule (default: a new one, printed)")
     parser.add_argument("--minutes", type=float, default=20.0, help="how long (default: 20)")

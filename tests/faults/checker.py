@@ -3,14 +3,13 @@
 It knows no process and no socket. All times are UNIX seconds by one clock.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
 from hello.message import Position
-from tests.faults.schedule import RELAYS
 
 CATCH_UP_SECONDS = 10.0  # after healing everybody has everything, and knows that the channel is up
 DOWN_SECONDS = 6.0  # after so much of an outage whoever is connected knows that the channel is down
@@ -90,7 +89,10 @@ class ClientLog:
 
 
 class Done(NamedTuple):
-    """A fault that was made, and to what: a process, a link, `redis` or `every link`."""
+    """A fault that was made, and to what: a process, a link, `redis` or `every link`.
+
+    Of a rollout each process that was told to stop is one, a `term` that ends as the process does.
+    """
 
     kind: str
     target: str
@@ -229,32 +231,36 @@ def check_healings(client: ClientLog, healings: Sequence[Healing], figures: Figu
 def check_status(client: ClientLog, done: Sequence[Done], figures: Figures) -> list[Finding]:
     """Who stays connected through an outage is told of it, unless something stands between it and its relay too."""
     findings = []
-    for relay in RELAYS:
-        for start, end in ((d.start, d.end) for d in done if _takes_redis_from(relay, d)):
-            known = start + DOWN_SECONDS
-            at_start = [state for state in client.states if state.at <= start][-1:]
-            meanwhile = [s for s in _after(client.states, start) if s.at <= known]
-            stayed = at_start and all(s.relay == relay and s.state != "gone" for s in at_start + meanwhile)
-            if end <= known or not stayed or any(_hides_outage(relay, start, known, d) for d in done):
-                continue
-            downs = [max(s.at, start) - start for s in at_start + meanwhile if s.state == "down"]
-            if downs:
-                figures.down = max(figures.down, downs[0])
-            else:
-                words = f"{client.name}: not told within {DOWN_SECONDS:g} s that the channel of {relay} is down"
-                findings.append(Finding("status", start, words))
+    for outage in done:
+        start, known = outage.start, outage.start + DOWN_SECONDS
+        number = bisect_right(client.states, start, key=lambda state: state.at)
+        at_start = client.states[:number][-1:]
+        if outage.end <= known or not at_start or not _takes_redis_from(relay := at_start[0].relay, outage):
+            continue
+        meanwhile = [s for s in _after(client.states, start) if s.at <= known]
+        stayed = all(s.relay == relay and s.state != "gone" for s in at_start + meanwhile)
+        if not stayed or any(_hides_outage(relay, start, known, d) for d in done):
+            continue
+        downs = [max(s.at, start) - start for s in at_start + meanwhile if s.state == "down"]
+        if downs:
+            figures.down = max(figures.down, downs[0])
+        else:
+            words = f"{client.name}: not told within {DOWN_SECONDS:g} s that the channel of {relay} is down"
+            findings.append(Finding("status", start, words))
     return findings
 
 
 def check_voice(
     accepted: Sequence[Accepted], done: Sequence[Done], longest_pause: float, figures: Figures
 ) -> list[Finding]:
-    """The voice goes from one broadcaster to the other with a reason only, and soon after the death of the first."""
+    """The voice leaves a broadcaster with a reason of its own only, and soon after its death another one has it."""
     findings = []
     limit = TAKEOVER_SECONDS + longest_pause + SLACK_SECONDS
     reasons = [d for d in done if _moves_voice(d)]
     for a, b in pairwise(accepted):
-        if a.broadcaster != b.broadcaster and not any(d.start <= b.at and d.end + limit >= a.at for d in reasons):
+        if a.broadcaster != b.broadcaster and not any(
+            _takes_voice_from(a.broadcaster, d) and d.start <= b.at and d.end + limit >= a.at for d in reasons
+        ):
             words = f"{b.broadcaster} spoke at {b.position} while {a.broadcaster} had the voice, without a reason"
             findings.append(Finding("voice", b.at, words))
     times = [entry.at for entry in accepted]
@@ -291,7 +297,12 @@ def _hides_outage(relay: str, start: float, known: float, done: Done) -> bool:
 
 
 def _moves_voice(done: Done) -> bool:
+    """Whether this is done to any who may speak: their names begin with it, whether they are relays too or not."""
     return done.target in ("redis", "every link") or done.target.startswith("broadcaster")
+
+
+def _takes_voice_from(speaker: str, done: Done) -> bool:
+    return done.target in ("redis", "every link", "broadcasters", speaker, f"{speaker}>redis")
 
 
 def _after(states: Sequence[State], at: float) -> list[State]:

@@ -39,7 +39,10 @@ class PositionRefused(Exception):
 
 
 class Client:
-    """One client. It `stays`, `hops` from one relay to the other, or `wanders`: leaves, and comes back."""
+    """One client. It `stays`, `hops` from one relay to another, or `wanders`: leaves, and comes back.
+
+    `relays` has the ports of those that serve newcomers, by their names, and changes as they do.
+    """
 
     def __init__(
         self, name: str, relays: Mapping[str, int], *, sse: bool, manner: str, history_seconds: float, seed: int
@@ -89,13 +92,14 @@ class Client:
         """Connect and take frames until the end; for how long it was up, and the code that it was closed with."""
         opened: float | None = None
         code: int | None = None
-        names = self._luck.sample(sorted(self._relays), len(self._relays))
-        if self._manner == "hops" and self._relay in names:
+        relays = dict(self._relays)  # those that there are now
+        names = self._luck.sample(sorted(relays), len(relays))
+        if self._manner == "hops":
             names.sort(key=lambda name: name == self._relay)
         try:
             for name in names:  # as a Service would: another one where one refuses
                 with suppress(ConnectionRefusedError):
-                    async with aclosing(self._frames(self._relays[name])) as frames:
+                    async with aclosing(self._frames(relays[name])) as frames:
                         while True:
                             with anyio.fail_after(OPENING if opened is None else SILENCE):
                                 frame = await anext(frames)

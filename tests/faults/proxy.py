@@ -7,7 +7,7 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -42,39 +42,47 @@ class _Connection:
 
 
 class Link:
-    """One line, which listens at `port` and leads to one of `targets`, ports of which it takes any that answers."""
+    """One line, which listens at `port` and leads to one of `targets`, ports of which it takes any that answers.
+
+    Other targets than before hold for newcomers.
+    """
 
     def __init__(self, name: str, *targets: int) -> None:
         (self.port,) = free_ports(1)
         self.name = name
         self.mode: Mode = "open"
         self.swallowed = 0  # replies
+        self.targets: Collection[int] = targets
         self._then: Mode = "open"
-        self._targets = targets
+        self._ended = anyio.Event()
         self._changed = anyio.Event()
         self._connections: set[_Connection] = set()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; started once it listens."""
+        """Serve until `end`; started once it listens."""
         try:
-            while True:
+            while not self._ended.is_set():
                 listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
                 try:
                     task_status.started()
                     task_status = anyio.TASK_STATUS_IGNORED
-                    await self._until(lambda: self.mode == "cut")
+                    await self._until(lambda: self.mode == "cut" or self._ended.is_set())
                 finally:
                     listener.close()
                 self.reset()  # whoever was accepted at the last moment
-                await self._until(lambda: self.mode != "cut")
+                await self._until(lambda: self.mode != "cut" or self._ended.is_set())
         finally:
             self.reset()
+
+    def end(self) -> None:
+        """Listen no more, for good, and end every connection with a reset."""
+        self._ended.set()
+        self._wake()
 
     def set(self, mode: Mode, then: Mode = "open") -> None:
         """Let the line be so from now on; a line that is cut or gives up a hold ends connections with a reset."""
         before, self.mode, self._then = self.mode, mode, then
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._wake()
         if mode == "cut" or before == "hold":
             self.reset()
 
@@ -98,7 +106,7 @@ class Link:
             self._connections.add(connection)
             try:
                 await self._until(lambda: self.mode != "hang")
-                for port in random.sample(self._targets, len(self._targets)):
+                for port in random.sample(list(self.targets), len(self.targets)):
                     with suppress(OSError):
                         server_reader, connection.server = await asyncio.open_connection("127.0.0.1", port)
                         break
@@ -154,6 +162,10 @@ class Link:
             await sink.drain()
             if data := data[size:]:
                 await anyio.sleep(SLICE_SECONDS)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

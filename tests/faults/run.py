@@ -23,7 +23,7 @@ from tests.faults.checker import (
 from tests.faults.clients import Client, PositionRefused
 from tests.faults.nemesis import Nemesis, in_thread
 from tests.faults.page import PageClient, chromium, open_page
-from tests.faults.schedule import RELAYS, Round
+from tests.faults.schedule import Round
 from tests.redis_server import RedisServer
 
 PAUSES = (0.05, 0.3)  # seconds between two messages
@@ -83,11 +83,10 @@ class Run:
         self._healings: list[Healing] = []
         self._complaints: list[Finding] = []
         self._home = anyio.Event()
-        relays = {name: self._nemesis.links[f"clients>{name}"].port for name in RELAYS}
         self._clients = [
             Client(
                 f"client-{number}",
-                relays,
+                self._nemesis.relays,
                 sse=number % SSE_EVERY == 0,
                 manner=MANNERS[number % len(MANNERS)],
                 history_seconds=history / PER_SECOND,
@@ -117,7 +116,7 @@ class Run:
                 self._home.set()
                 await self._heal(page)
             except* (TimeoutError, AssertionError) as errors:  # what the nemesis does has not come to its end
-                for complaint in (*map(str, errors.exceptions), *self._nemesis.look_for_complaints()):
+                for complaint in (*_words(errors), *self._nemesis.look_for_complaints()):
                     self._complain(complaint)
             group.cancel_scope.cancel()
         return self.report
@@ -172,7 +171,8 @@ class Run:
             "of them by the page": len(page.log.seen),
             "repeated, and not shown": sum(client.dropped for client in self._clients),
             "gaps told": sum(len(log.gaps) for log in logs),
-            "replies swallowed": sum(link.swallowed for link in self._nemesis.links.values()),
+            "replies swallowed": self._nemesis.swallowed + sum(link.swallowed for link in self._nemesis.links.values()),
+            "processes replaced": self._nemesis.replaced,
         }
 
     def _logs(self, page: PageClient) -> list[ClientLog]:
@@ -181,6 +181,15 @@ class Run:
     def _complain(self, text: str) -> None:
         self._complaints.append(Finding("complaint", time.time(), text))
         self.report.findings.append(self._complaints[-1])
+
+
+def _words(errors: BaseExceptionGroup[BaseException]) -> Iterator[str]:
+    """What each error in a group, and in the groups in it, has to say."""
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _words(error)
+        else:
+            yield str(error)
 
 
 def _clock(at: float) -> str:

@@ -38,10 +38,10 @@ class Records:
         for client in (self.a, self.b):
             client.seen[9] = Seen(10, at(10), "m9", False)
 
-    def hand_over(self) -> None:
-        """From message 10 on the other broadcaster speaks."""
+    def hand_over(self, to: str = "broadcaster-2") -> None:
+        """From message 10 on another broadcaster speaks."""
         for entry in self.accepted[9:]:
-            entry.broadcaster = "broadcaster-2"
+            entry.broadcaster = to
 
     def check(self) -> list[Finding]:
         findings, _ = check(self.accepted, [self.a, self.b], self.healings, self.done, longest_pause=1)
@@ -119,6 +119,12 @@ def an_outage_in_which_a_line_that_hung_brings_an_old_word(r: Records) -> None:
 def a_voice_that_went_over_from_one_that_was_killed(r: Records) -> None:
     r.done.append(Done("kill", "broadcaster-1", 8, 15))
     r.hand_over()
+
+
+@finds()
+def a_voice_that_a_relay_took_over_as_a_rollout_replaced_the_broadcaster(r: Records) -> None:
+    r.done.append(Done("term", "broadcaster-1", 8, 9.5))
+    r.hand_over("broadcaster-relay-3")
 
 
 @finds("missing")
@@ -207,6 +213,25 @@ def an_outage_that_was_not_told(r: Records) -> None:
 @finds("voice")
 def a_voice_that_changed_without_a_reason(r: Records) -> None:
     r.hand_over()
+
+
+@finds("voice")
+def a_voice_that_changed_as_something_befell_the_one_that_waits(r: Records) -> None:
+    r.done += [Done("kill", "broadcaster-2", 8, 15), Done("hang", "broadcaster-2>redis", 8, 15)]
+    r.hand_over()
+
+
+@finds("voice")
+def a_new_broadcaster_that_speaks_before_a_rollout_ends_the_old_one(r: Records) -> None:
+    r.done += [Done("term", "broadcaster-2", 8, 9), Done("term", "broadcaster-1", 10.5, 11.5)]
+    r.hand_over("broadcaster-3")
+
+
+@finds("voice")
+def a_broadcaster_that_speaks_again_after_a_rollout_ended_it(r: Records) -> None:
+    r.done.append(Done("term", "broadcaster-1", 3, 4))
+    r.hand_over()
+    r.accepted[18].broadcaster = "broadcaster-1"
 
 
 @finds("voice")

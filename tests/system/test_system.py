@@ -4,7 +4,9 @@ Over memory the clock is trio's and jumps; over Redis the server is real, and so
 """
 
 import itertools
+import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -12,7 +14,8 @@ import pytest
 import trio.testing
 
 from hello.channel import open_channel
-from hello.testing import Browser, CuttableChannel, Refused, System, running
+from hello.testing import SHAPES, Browser, Closed, CuttableChannel, Process, Refused, System, running
+from tests.faults.rollout import roll_out
 from tests.redis_server import RedisServer
 
 LIMIT_SECONDS = 60.0  # no test hangs
@@ -154,6 +157,115 @@ async def test_a_process_that_is_told_to_stop_drains(system: System) -> None:
     await relay.ended.wait()
     assert_perfect(browser)
     assert_perfect(events)
+
+
+class Onlookers:
+    """Browsers that stay, each at any relay that is ready, and what they note while others start and stop processes."""
+
+    def __init__(self, system: System, count: int) -> None:
+        self.browsers = [Browser() for _ in range(count)]
+        self.closes: list[tuple[str, int | None]] = []
+        self.told_to_stop: set[str] = set()  # instances
+        self._system = system
+        self._turn = itertools.count()
+        self._goal = math.inf  # messages
+        self._seen = anyio.Event()  # each time that any browser has taken in a frame
+
+    async def look(self, browser: Browser, path: str) -> None:
+        """Connect, and again after each close, until as many messages were shown as `finish` says."""
+        while len(browser.shown) < self._goal:
+            relays = await self._ready_relays()
+            with suppress(Refused):  # it was told to stop since
+                async with browser.open(relays[next(self._turn) % len(relays)], path):
+                    try:
+                        while len(browser.shown) < self._goal:
+                            await self._step(browser)
+                    except Closed as closed:
+                        self.closes.append((path, closed.code))
+
+    async def see_more(self, count: int) -> None:
+        """Return once each browser has shown so many more messages than any has now."""
+        goal = max(len(browser.shown) for browser in self.browsers) + count
+        while any(len(browser.shown) < goal for browser in self.browsers):
+            await self._seen.wait()
+
+    def finish(self) -> None:
+        """Let each go once it has shown what any has, and some more."""
+        self._goal = max(len(browser.shown) for browser in self.browsers) + 10
+
+    async def end(self, process: Process) -> None:
+        """Tell it to stop, and return once it has ended by itself; an error in it would end the test.
+
+        Some messages are seen first, so that whoever speaks beside the one that has the voice is heard.
+        """
+        await self.see_more(5)
+        self.told_to_stop.add(process.instance)
+        process.terminate()
+        await process.ended.wait()
+
+    async def _step(self, browser: Browser) -> None:
+        await self._ready_relays()
+        before = browser.shown[-1:]
+        frame = await browser.step()
+        self._seen.set()
+        self._seen = anyio.Event()
+        if before and frame["type"] == "message" and frame["broadcaster"] != before[0]["broadcaster"]:
+            assert before[0]["broadcaster"] in self.told_to_stop, "another one spoke while it had the voice"
+
+    async def _ready_relays(self) -> list[Process]:
+        serving = [relay for relay in self._system.relays if "public" in relay.apps]
+        ready = [relay for relay in serving if (await relay.get("/readyz")).status == 200]
+        assert ready, "no relay is ready"
+        return ready
+
+
+async def assert_costs_nothing(channel: CuttableChannel, shape: str, *others: str) -> None:
+    """Roll from a shape out to others, one after the other: a relay is ready at every moment, one broadcaster speaks at
+    a time, and each browser is moved with 1012 (or the end of its events), and shows every message once and in order.
+
+    So do one that was away meanwhile, and one that comes afterwards.
+    """
+    async with running(shape, channel, **QUICK, drain_seconds=1) as system:
+        onlookers, first = Onlookers(system, 8), [process.instance for process in system.processes]
+        away, newcomer = Browser(), Browser()
+        async with away.open(system.relays[0]):
+            await away.see(5)
+        with anyio.fail_after(LIMIT_SECONDS):
+            async with anyio.create_task_group() as group:
+                for browser, path in zip(onlookers.browsers, itertools.cycle(["/ws", "/events"]), strict=False):
+                    group.start_soon(onlookers.look, browser, path)
+                for other in others:
+                    await onlookers.see_more(10)
+                    old = {process: process.actors for process in system.processes if not process.ended.is_set()}
+                    await roll_out(old, SHAPES[other], start=system.start, end=onlookers.end)
+                    now = [process.actors for process in system.processes if not process.ended.is_set()]
+                    assert sorted(now) == sorted(SHAPES[other])
+                await onlookers.see_more(10)
+                onlookers.finish()
+            for browser in (away, newcomer):
+                async with browser.open(system.relays[-1]):
+                    await browser.see(len(onlookers.browsers[0].shown))
+    assert_perfect(*onlookers.browsers, away, newcomer)
+    shown = onlookers.browsers[0].shown
+    speakers = [speaker for speaker, _ in itertools.groupby(message["broadcaster"] for message in shown)]
+    assert len(set(speakers)) == len(speakers) > len(others), "none speaks again after another one"
+    assert not set(first) & {shown[-1]["broadcaster"], shown[-1]["relay"]}
+    assert set(onlookers.closes) == {("/ws", 1012), ("/events", None)}
+    assert len(onlookers.closes) >= len(others) * len(onlookers.browsers), "each was moved each time"
+
+
+async def test_a_rollout_costs_no_browser_anything(combination: tuple[str, str], channel: CuttableChannel) -> None:
+    """Each process is replaced, as `kubectl rollout restart` does it."""
+    await assert_costs_nothing(channel, combination[0], combination[0])
+
+
+async def test_a_switch_of_shapes_costs_no_browser_anything(
+    combination: tuple[str, str], channel: CuttableChannel
+) -> None:
+    """There and back, as `kubectl apply -k` of the other overlay does it."""
+    here = combination[0]
+    there = next(shape for shape in SHAPES if shape != here)
+    await assert_costs_nothing(channel, here, there, here)
 
 
 @pytest.mark.parametrize(("how", "seconds"), [("killed", 5.0), ("told to stop", 2.0)])
