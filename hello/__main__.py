@@ -19,7 +19,6 @@ from starlette.types import ASGIApp
 from hello.channel import open_channel
 from hello.settings import Mistakes, Settings, add_flags, load
 from hello.system import run
-from hello.watch import main as watch
 from hello.web.server import KEPT_FILES, listen, serve
 
 MANY_FILES = 65_536  # descriptors, where the system sets no limit; macOS refuses to be asked for infinity
@@ -33,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one process until it is told to stop, or the terminal client (`hello watch`); the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] == "watch":
+        from hello.watch import main as watch  # here, since it would take a tenth of a server's start
+
         return watch(words[1:])
     parser = argparse.ArgumentParser(
         prog="hello",
