@@ -17,9 +17,20 @@ RUN python3 -m venv --without-pip /opt/hello
 COPY requirements.lock ./
 RUN pip --python /opt/hello/bin/python install --only-binary :all: --require-hashes -r requirements.lock
 
+# What builds is locked as well, and stays behind in an environment of its own.
+COPY build.lock ./
+RUN python3 -m venv --without-pip /opt/build && \
+    pip --python /opt/build/bin/python install --only-binary :all: --require-hashes -r build.lock
+
 COPY pyproject.toml README.md LICENSE ./
 COPY hello ./hello
-RUN pip --python /opt/hello/bin/python install --no-deps .
+RUN /opt/build/bin/python -m hatchling build -t wheel -d /dist && \
+    pip --python /opt/hello/bin/python install --no-deps --no-index /dist/hello-*.whl
+
+# The Python packages of the image as a CycloneDX list: names, versions and licences, for scanners and for people. What
+# Debian brings is the base's, and known to its own package manager.
+RUN /opt/build/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+    --output-file /opt/hello/sbom.cdx.json /opt/hello/bin/python
 
 
 FROM python:3.13-slim

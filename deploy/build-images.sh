@@ -2,7 +2,8 @@
 # Builds hello:dev inside Minikube, on whatever container runtime it has, and proves that what was built is there.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Not by the user's CDPATH, which may know another folder of this name.
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/cluster.sh
 . "$here/cluster.sh"
 
@@ -29,10 +30,13 @@ built=$image:build-$(date +%Y%m%d%H%M%S)-$$
 say "Building hello:dev in Minikube '$profile' ..."
 # On every node, since a pod may start on any.
 cluster image build --all -t "$built" "$here/.." || true
-[[ $(image_names) == *"$built"* ]] || die "the build failed: its last lines above say why."
+names=$(image_names)
+[[ $names == *"$built"* ]] || die "the build failed: its last lines above say why."
+id=$(image_id "$built")
+[ -n "$id" ] || die "'minikube image ls --format json' does not say which image $built is: update Minikube."
 
 tag_as_dev() {
-  cluster image tag "$built" "$image:dev" && [ "$(image_id "$image:dev")" = "$(image_id "$built")" ]
+  cluster image tag "$built" "$image:dev" && [ "$(image_id "$image:dev")" = "$id" ]
 }
 
 # containerd leaves a tag where it is, and minikube exits 0 all the same: take the old one away, then tag again.

@@ -41,6 +41,9 @@ require_cluster() {
     *Running/*/Misconfigured*)
       die "kubectl's context '$profile' does not point at Minikube: run 'minikube update-context -p $profile'."
       ;;
+    *Running/Paused/*)
+      die "Minikube '$profile' is paused: run 'minikube unpause -p $profile'."
+      ;;
     *Running/*)
       die "Minikube '$profile' runs, but Kubernetes in it does not: run 'minikube start -p $profile'."
       ;;
@@ -64,7 +67,7 @@ image_names() {
 # image_id NAME prints the id behind the full name, and nothing where there is none. Nodes that built the image each for
 # themselves may hold different ones: then it prints them all, in one order.
 image_id() {
-  cluster image ls --format json | tr '{' '\n' |
+  cluster image ls --format json | tr -d '\n' | tr '{' '\n' |
     awk -v name="\"$1\"" 'index($0, name) && match($0, /"id": *"[^"]*"/) {
       split(substr($0, RSTART, RLENGTH), part, "\"")
       print part[4]

@@ -2,7 +2,8 @@
 # From a checkout to a URL that works, on Minikube. What is deployed stands in ../kustomize.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Not by the user's CDPATH, which may know another folder of this name.
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/cluster.sh
 . "$here/cluster.sh"
 
@@ -42,7 +43,7 @@ kind: Secret
 metadata:
   name: redis-password
 stringData:
-  password: $password
+  password: "$password"
   auth.conf: requirepass $password
 END
 }
@@ -65,13 +66,13 @@ wait_for() {
   die "$1 did not become ready within $2 s: see above."
 }
 
-# works URL: succeeds when the page answers there and a WebSocket can be opened.
+# works URL: succeeds when the page answers there and a WebSocket can be opened, whatever the user's ~/.curlrc says.
 works() {
   local headers
-  curl --noproxy '*' --silent --fail --max-time 5 --output /dev/null "$1/" || return
+  curl -q --noproxy '*' --silent --fail --max-time 5 --output /dev/null "$1/" || return
   # curl waits for what the open WebSocket brings until its time is out: that is no error.
   headers=$(
-    curl --noproxy '*' --silent --http1.1 --max-time 3 --output /dev/null --dump-header - \
+    curl -q --noproxy '*' --silent --http1.1 --max-time 3 --output /dev/null --dump-header - \
       -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
       -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: aGVsbG8gV2ViU29ja2V0IQ==' "$1/ws"
   ) || true
@@ -91,11 +92,12 @@ kube apply -f "$here/../kustomize/base/namespace.yaml"
 password=$(hello get secret redis-password --ignore-not-found -o name)
 [ -n "$password" ] || create_password
 
+# The image that was deployed last is noted at the namespace once it works.
+old_image=$(kube get namespace hello -o jsonpath='{.metadata.annotations.hello/image-id}')
 kube apply -k "$here/../kustomize/overlays/$shape"
 
-# Kubernetes sees neither a new image behind the same tag nor a Secret that is new. The image that was deployed last is
-# noted at the namespace once it works.
-old_image=$(kube get namespace hello -o jsonpath='{.metadata.annotations.hello/image-id}')
+# Kubernetes sees neither a new image behind the same tag nor a Secret that is new. Right after the apply: where the
+# shape is new as well, a pod that the apply has started is replaced before it counts as ready, and browsers move once.
 if [ -n "$already_there" ]; then
   if [ -z "$password" ]; then
     hello rollout restart statefulset/redis deployment/relay deployment/broadcaster

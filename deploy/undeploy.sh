@@ -2,7 +2,8 @@
 # Removes from Minikube all that the other scripts made. Where nothing is left to remove, that is fine.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Not by the user's CDPATH, which may know another folder of this name.
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/cluster.sh
 . "$here/cluster.sh"
 
@@ -30,9 +31,10 @@ kube delete namespace hello --ignore-not-found --timeout=180s ||
 # One by one, asking again each time: some runtimes remove every name of an image with its first.
 name=$(image_names | sed -n 1p)
 while [ -n "$name" ]; do
-  cluster image rm "$name"
+  cluster image rm "$name" || true
   next=$(image_names | sed -n 1p)
-  [ "$next" != "$name" ] || die "hello is gone, but its image $name could not be removed."
+  [ "$next" != "$name" ] ||
+    die "hello is gone, but its image $name could not be removed: run this again in a minute, when no pod has it."
   name=$next
 done
 

@@ -1,4 +1,4 @@
-"""The checks that need no running: style, types, scripts, and that documents and lock agree with the program."""
+"""The checks that need no running: style, types, and that documents and lock agree with the program."""
 
 import os
 import re
@@ -30,12 +30,6 @@ def test_layout() -> None:
 
 def test_types() -> None:
     run("mypy")
-
-
-def test_the_scripts_of_ci() -> None:
-    """The deployment's scripts have tests of their own."""
-    run("shellcheck", ".ci/run")
-    run("shfmt", "-d", "-i", "2", "-ci", ".ci/run")
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

@@ -26,6 +26,8 @@ FRESH: Cluster = {
     "source": "first",  # what the checkout holds: another source is another image
     "build_works": True,
     "tags_move": True,  # containerd: no
+    "removable": True,  # a container that has ended may still hold its image
+    "json": "compact",  # how `image ls --format json` writes it: compact, indented or odd (without the ids)
     "images": {},  # name: id
     "objects": [],  # workloads that run
     "secret": "",  # what `kubectl create` was given
@@ -51,6 +53,9 @@ def minikube(cluster: Cluster, words: list[str]) -> int:
         case ["image", "tag", name, new]:
             if cluster["tags_move"] or new not in images:
                 images[new] = images[name]
+        case ["image", "rm", _] if not cluster["removable"]:
+            print("Error response from daemon: conflict: a stopped container uses it", file=sys.stderr)
+            return 1
         case ["image", "rm", name]:
             # containerd removes every name of the image with it.
             gone = [name] if cluster["tags_move"] else [other for other in images if images[other] == images[name]]
@@ -58,7 +63,9 @@ def minikube(cluster: Cluster, words: list[str]) -> int:
                 del images[each]
         case ["image", "ls", "--format", "json"]:
             ids = dict.fromkeys(images.values())
-            print(json.dumps([{"id": i, "repoTags": [name for name in images if images[name] == i]} for i in ids]))
+            key = "digest" if cluster["json"] == "odd" else "id"
+            rows = [{key: i, "repoTags": [name for name in images if images[name] == i]} for i in ids]
+            print(json.dumps(rows, indent=2 if cluster["json"] == "indented" else None))
         case ["image", "ls"]:
             print("\n".join(["docker.io/library/redis:8-alpine", *images]))
         case ["service", *_]:
@@ -75,8 +82,14 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
     match words[4:] if words[2] == "-n" else words[2:]:  # after --context CONTEXT
         case _ if not cluster["reachable"]:
             return 1
-        case ["get", "--raw", *_] | ["annotate" | "apply", *_]:
-            note(cluster, words)
+        case ["get", "--raw", *_]:
+            pass
+        case ["apply", "-f", path] if Path(path).is_file():
+            pass
+        case ["apply", "-k", path] if Path(path).is_dir():
+            cluster["objects"] = ["statefulset/redis", "deployment/relay", "deployment/broadcaster"]
+        case ["annotate", "namespace", "hello", "--overwrite", annotation]:
+            cluster["noted_image"] = annotation.partition("=")[2]
         case ["get", "deployments,statefulsets", *_]:
             print("\n".join(cluster["objects"]))
         case ["get", "secret", *_]:
@@ -100,14 +113,6 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
         case _:
             return unknown(words)
     return 0
-
-
-def note(cluster: Cluster, words: list[str]) -> None:
-    """Applying makes the workloads; annotating notes the image."""
-    if "-k" in words:
-        cluster["objects"] = ["statefulset/redis", "deployment/relay", "deployment/broadcaster"]
-    if "annotate" in words:
-        cluster["noted_image"] = words[-1].partition("=")[2]
 
 
 def unknown(words: list[str]) -> int:

@@ -4,19 +4,22 @@ import http.client
 import json
 import re
 import subprocess
+import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.deploy.containers import Container, Engine, Image, engine
+from tests.deploy.containers import Container, Engine, Image, base_name, engine
 from tests.deploy.tools import ROOT, tool
 
 SECONDS = 30.0  # anything takes a fraction of it
 # The aim is 60 MB above the base, and the base made here brings the standard library's bytecode (10 MB) itself.
 MAX_ADDED_MB = 50
+LOCKS = ("requirements.lock", "build.lock")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,47 @@ def test_only_what_is_named_reaches_a_builder_and_the_dockerfile_is() -> None:
     assert {line.removeprefix("!") for line in named if line.startswith("!")} == needed
 
 
+def test_nothing_is_installed_that_is_not_locked() -> None:
+    """Wheels with the hashes that a lock tells, or our own, from a file."""
+    words = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    installs = re.findall(r"\bpip .*?\binstall\b(.*?)(?:&&|$)", words, re.MULTILINE)
+    assert len(installs) == len(re.findall(r"\binstall\b", words)) > 0
+    for options in installs:
+        locked = re.search(r"--only-binary :all: --require-hashes -r (\S+)", options)
+        assert locked[1] in LOCKS if locked else "--no-deps --no-index" in options
+
+
+def test_the_build_backend_is_locked_with_all_that_builds() -> None:
+    """With a hash each; pip alone would fetch whichever backend is the newest."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    builds = project["dependency-groups"]["build"]
+    assert set(project["build-system"]["requires"]) <= set(builds)
+    locked = re.findall(r"^([a-z0-9-]+)==.+ \\\n    --hash=sha256:", (ROOT / "build.lock").read_text(), re.MULTILINE)
+    assert set(builds) <= set(locked)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_says_how_it_is_made_and_holds_hashes_and_no_addresses(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    head = re.match(r"(#.*\n)+", text)
+    assert head is not None
+    assert f"-o {lock}\n" in head[0]
+    assert "://" not in text
+    entries = re.findall(r"^[^\s#].*", text, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^[a-z0-9-]+(?:\[.*\])?==.* \\\n    --hash=sha256:", text, re.MULTILINE)) > 0
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_everything_locked_has_a_wheel_for_arm64(lock: str) -> None:
+    """For the Python of the base; what this machine is of is built below."""
+    version = base_name().removeprefix("python:").removesuffix("-slim")
+    platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("2014", "_2_17", "_2_28")]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--target=unused", "--no-deps"]
+    command += ["--only-binary=:all:", f"--python-version={version}", *platforms, "--require-hashes", "-r", lock]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_image_is_small(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     megabytes = image.added_bytes / 1e6
     with capsys.disabled():
@@ -148,6 +192,20 @@ def test_pip_stayed_behind_and_everything_is_compiled(builder: Engine, image: Im
     with started(builder, image) as container:
         assert container.execute("/opt/hello/bin/python", "-c", compiled) == 0
         assert container.execute("/opt/hello/bin/python", "-c", "import pip") == 1
+
+
+def test_the_image_lists_what_is_in_it(builder: Engine, image: Image) -> None:
+    """As CycloneDX, with the versions: no more and no less than Python finds there, and nothing of what built it."""
+    compared = (
+        "import json, sys; from importlib.metadata import distributions;"
+        "bom = json.load(open('/opt/hello/sbom.cdx.json'));"
+        "components = [bom['metadata']['component'], *bom['components']];"
+        "listed = sorted((component['name'].lower(), component['version']) for component in components);"
+        "installed = sorted((d.name.lower(), d.version) for d in distributions());"
+        "sys.exit(bom['bomFormat'] != 'CycloneDX' or len(listed) < 10 or listed != installed)"
+    )
+    with started(builder, image) as container:
+        assert container.execute("/opt/hello/bin/python", "-c", compared) == 0
 
 
 def test_sigterm_moves_the_browsers_away_and_ends_the_container_with_0(builder: Engine, image: Image) -> None:

@@ -5,9 +5,11 @@ The rules are read off the rendered objects, so that it does not matter which fi
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,12 @@ import pytest
 import redis
 import yaml
 
+from hello.metrics import Metrics
 from hello.settings import PREFIX, Settings
+from hello.supervisor import RELEASE_SECONDS
+from hello.system import LEAVE_SECONDS
+from hello.web.protocols import MAX_UNSENT
+from hello.web.server import GRACE_SECONDS
 from tests.deploy.tools import ROOT, tool
 from tests.redis_server import RedisServer
 
@@ -25,9 +32,11 @@ Object = dict[str, Any]
 
 SHAPES = ("split", "combined")
 OLDEST, NEWEST = "1.30", "1.37"  # the Kubernetes versions that the manifests are meant for
-CLOSE_SECONDS = 5  # for what is still open when a drain's time is up
 SLACK_SECONDS = 10  # for a node so busy that everything takes longer
+PROGRAM_BYTES = 64 * 2**20  # a relay at rest with a full log, the image's files included: 63.9 MiB were measured
+STREAM_BYTES = 28 * 2**10  # a browser on /events, which costs more than a WebSocket: 27.4 KiB were measured
 TMP = "/tmp"
+README = (ROOT / "README.md").read_text()
 REDIS_CLI = "install Debian's `redis-tools`"
 
 
@@ -75,8 +84,10 @@ def variables(workload: Object) -> dict[str, Object]:
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every value of a nested object with the path that leads to it."""
-    if isinstance(value, dict):
+    """Every value of a nested object, empty ones as well, with the path that leads to it."""
+    if not value:
+        yield path, value
+    elif isinstance(value, dict):
         for key, inner in value.items():
             yield from leaves(inner, f"{path}/{key}")
     elif isinstance(value, list):
@@ -137,6 +148,34 @@ def test_the_shapes_differ_in_replicas_and_one_variable_so_that_applying_one_ove
     }
 
 
+# What Kubernetes lets nobody change, word for word: with another value here, those who have hello could not apply it.
+SELECTORS = {
+    "relay": {"app.kubernetes.io/name": "hello", "app.kubernetes.io/component": "relay"},
+    "broadcaster": {"app.kubernetes.io/name": "hello", "app.kubernetes.io/component": "broadcaster"},
+    "redis": {"app.kubernetes.io/name": "redis"},
+}
+CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+
+
+@each_shape
+def test_what_can_never_be_changed_stays_as_it_was(shape: str) -> None:
+    for name, selector in SELECTORS.items():
+        assert workloads(shape)[name]["spec"]["selector"] == {"matchLabels": selector}
+    spec = workloads(shape)["redis"]["spec"]
+    assert spec["serviceName"] == "redis"
+    assert "podManagementPolicy" not in spec
+    (claim,) = spec["volumeClaimTemplates"]
+    assert (claim["metadata"], claim["spec"]) == ({"name": "data"}, CLAIM)
+    assert get(shape, "Service", "redis")["spec"]["clusterIP"] == "None"
+    assert "clusterIP" not in get(shape, "Service", "hello")["spec"]
+
+
+@each_workload
+def test_a_workload_selects_its_own_pods_by_all_their_labels(shape: str, name: str) -> None:
+    workload = workloads(shape)[name]
+    assert workload["spec"]["selector"] == {"matchLabels": labels(workload)}
+
+
 @each_shape
 def test_one_pod_speaks_and_only_the_pods_behind_the_service_relay(shape: str) -> None:
     speaking = 0
@@ -165,6 +204,61 @@ def test_the_names_that_people_type(shape: str) -> None:
         assert container(workloads(shape)[name])["image"] == "hello:dev"
 
 
+# The autoscaler, which is an option
+
+
+def autoscaled(tmp_path: Path, shape: str, more: str = "") -> list[Object]:
+    """What the kustomization renders that the README gives, over this shape, with `more` added to it."""
+    shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
+    (text,) = re.findall(r"<!-- autoscaled -->\n+```yaml\n(.+?)```", README, re.DOTALL)
+    folder = tmp_path / "kustomize" / "overlays" / "autoscaled"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(text.replace("../split", f"../{shape}") + more)
+    return build(folder)
+
+
+@each_shape
+def test_the_autoscaler_alone_says_how_many_relays_there_are(shape: str, tmp_path: Path) -> None:
+    """Nothing else differs from the shape that it is laid over."""
+    rendered = {(thing["kind"], thing["metadata"]["name"]): thing for thing in autoscaled(tmp_path, shape)}
+    scaler = rendered.pop(("HorizontalPodAutoscaler", "relay"))
+    relay = rendered["Deployment", "relay"]
+    assert "replicas" not in relay["spec"]
+    relay["spec"]["replicas"] = workloads(shape)["relay"]["spec"]["replicas"]
+    assert rendered == {(thing["kind"], thing["metadata"]["name"]): thing for thing in render(shape)}
+    assert scaler["metadata"]["namespace"] == relay["metadata"]["namespace"]
+    target = scaler["spec"]["scaleTargetRef"]
+    assert target == {"apiVersion": relay["apiVersion"], "kind": "Deployment", "name": "relay"}
+    for version in (OLDEST, NEWEST):
+        assert kubernetes_validate.validate(scaler, version, strict=True) == version
+
+
+def test_relays_are_added_for_work_that_lasts_and_taken_away_slowly(tmp_path: Path) -> None:
+    """Each one that goes moves its browsers."""
+    (scaler,) = (thing for thing in autoscaled(tmp_path, "split") if thing["kind"] == "HorizontalPodAutoscaler")
+    spec = scaler["spec"]
+    assert 2 == spec["minReplicas"] < spec["maxReplicas"]
+    (metric,) = spec["metrics"]
+    assert metric["resource"]["name"] == "cpu"
+    # An amount and no percentage: one process uses one core at most, whatever it requests.
+    assert metric["resource"]["target"].keys() == {"type", "averageValue"}
+    assert quantity(metric["resource"]["target"]["averageValue"]) < Decimal("0.7")
+    down = spec["behavior"]["scaleDown"]
+    assert down["stabilizationWindowSeconds"] >= 600
+    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 300}]
+    assert spec["behavior"]["scaleUp"]["stabilizationWindowSeconds"] > 0
+
+
+def test_the_readme_tells_how_to_scale_by_browsers_instead(tmp_path: Path) -> None:
+    (text,) = re.findall(r"<!-- by browsers -->\n+```yaml\n(.+?)```", README, re.DOTALL)
+    (scaler,) = (t for t in autoscaled(tmp_path, "split", text) if t["kind"] == "HorizontalPodAutoscaler")
+    for version in (OLDEST, NEWEST):
+        assert kubernetes_validate.validate(scaler, version, strict=True) == version
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["pods"]["metric"]["name"] in {family.name for family in Metrics().registry.collect()}
+    assert quantity(metric["pods"]["target"]["averageValue"]) < Settings.model_fields["max_clients"].default
+
+
 # Least privilege
 
 
@@ -174,6 +268,12 @@ def test_the_namespace_comes_first_and_refuses_pods_that_are_not_restricted(shap
     assert first["kind"] == "Namespace"
     for mode in ("enforce", "warn", "audit"):
         assert first["metadata"]["labels"][f"pod-security.kubernetes.io/{mode}"] == "restricted"
+
+
+def test_what_the_scripts_apply_first_is_the_whole_namespace() -> None:
+    """Otherwise each run of theirs would take off what the overlay has put on, and put it on again."""
+    first = yaml.safe_load((ROOT / "kustomize" / "base" / "namespace.yaml").read_text())
+    assert [render(shape)[0] for shape in SHAPES] == [first, first]
 
 
 @each_workload
@@ -187,16 +287,20 @@ def test_every_pod_runs_as_nobody_with_no_rights_of_its_own(shape: str, name: st
     assert spec["enableServiceLinks"] is False
     assert spec["serviceAccountName"] == name
     assert get(shape, "ServiceAccount", name)["automountServiceAccountToken"] is False
-    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys()
+    assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers", "initContainers"} & spec.keys()
+    # The other kinds that the restricted profile grants are used by nobody here.
+    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"emptyDir", "projected"}
 
 
 @each_workload
 def test_every_container_can_change_nothing_but_its_own_small_tmp(shape: str, name: str) -> None:
     workload = workloads(shape)[name]
-    context = container(workload)["securityContext"]
-    assert context["allowPrivilegeEscalation"] is False
-    assert context["readOnlyRootFilesystem"] is True
-    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert container(workload)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
     mounted = {mount["mountPath"]: mount["name"] for mount in container(workload)["volumeMounts"]}
     (tmp,) = (volume for volume in pod(workload)["volumes"] if volume["name"] == mounted[TMP])
     assert quantity(tmp["emptyDir"]["sizeLimit"]) <= quantity("64Mi")
@@ -205,22 +309,39 @@ def test_every_container_can_change_nothing_but_its_own_small_tmp(shape: str, na
 @each_workload
 def test_every_container_names_its_ports_and_bounds_what_it_uses(shape: str, name: str) -> None:
     it = container(workloads(shape)[name])
-    assert all(port["name"] for port in it["ports"])
+    assert all(port.keys() == {"name", "containerPort"} for port in it["ports"])
     assert it["imagePullPolicy"] == "IfNotPresent"
     assert it["image"].partition(":")[2] not in {"", "latest"}
     for resource in ("cpu", "memory", "ephemeral-storage"):
         assert 0 < quantity(it["resources"]["requests"][resource]) <= quantity(it["resources"]["limits"][resource])
 
 
+@pytest.mark.parametrize(("resource", "room"), [("cpu", "150m"), ("memory", "300Mi")])
+def test_a_small_minikube_has_room_for_everything_while_all_of_it_is_rolled_or_switched(
+    resource: str, room: str
+) -> None:
+    """A pod that drains counts until it has gone, so that all old pods may stand beside all new ones, of either shape.
+
+    Redis is replaced in its place.
+    """
+    requests = Decimal()
+    for name in SELECTORS:
+        both = [workloads(shape)[name] for shape in SHAPES]
+        replicas: int = max(workload["spec"]["replicas"] for workload in both)
+        pods = replicas if name == "redis" else 2 * replicas
+        requests += pods * max(quantity(container(workload)["resources"]["requests"][resource]) for workload in both)
+    assert requests < quantity(room)
+
+
 @each_shape
-@pytest.mark.parametrize("resource", ["cpu", "memory"])
-def test_a_small_minikube_has_room_for_everything_while_any_of_it_is_rolled(shape: str, resource: str) -> None:
-    resting, surges = Decimal(), [Decimal()]
-    for workload in workloads(shape).values():
-        request = quantity(container(workload)["resources"]["requests"][resource])
-        resting += workload["spec"]["replicas"] * request
-        surges.append(workload["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge", 0) * request)
-    assert resting + max(surges) < quantity({"cpu": "150m", "memory": "300Mi"}[resource])
+def test_a_relay_has_memory_for_as_many_browsers_as_it_lets_in_however_slow_they_are(shape: str) -> None:
+    """What a slow one has not read waits half in the program and half in the kernel; both count."""
+    relay = workloads(shape)["relay"]
+    default = Settings.model_fields["max_clients"].default
+    browsers = int(variables(relay).get("HELLO_MAX_CLIENTS", {}).get("value", default))
+    needed = PROGRAM_BYTES + browsers * (STREAM_BYTES + 2 * MAX_UNSENT)
+    # A limit far above would not be one.
+    assert needed < quantity(container(relay)["resources"]["limits"]["memory"]) < 1.5 * needed
 
 
 # Start and stop
@@ -301,7 +422,7 @@ def test_no_pod_is_killed_before_its_drain_is_over(shape: str, name: str) -> Non
     default = Settings.model_fields["drain_seconds"].default
     drain = float(variables(workload).get("HELLO_DRAIN_SECONDS", {}).get("value", default))
     grace = pod(workload)["terminationGracePeriodSeconds"]
-    assert pre_stop + drain + CLOSE_SECONDS + SLACK_SECONDS <= grace
+    assert pre_stop + drain + RELEASE_SECONDS + LEAVE_SECONDS + GRACE_SECONDS + SLACK_SECONDS <= grace
 
 
 # Disruption
@@ -330,70 +451,118 @@ def test_relays_are_spread_over_hosts_but_all_start_on_a_single_one(shape: str) 
 # Who reaches whom
 
 
+@dataclass(frozen=True)
+class Pod:
+    """Who sends or hears."""
+
+    labels: dict[str, str]
+    namespace: str = "hello"
+
+
 def selects(selector: Object, wanted: dict[str, str]) -> bool:
     assert selector.keys() <= {"matchLabels"}
     return all(wanted.get(label) == value for label, value in selector.get("matchLabels", {}).items())
 
 
-def allowed(shape: str, direction: str, subject: dict[str, str], peer: dict[str, str] | None, port: int) -> bool:
-    """Whether the policies let the pod `subject` talk with `peer` (None: an address that is no pod's) at `port`."""
+def names(shape: str, one: Object, peer: Pod) -> bool:
+    """Whether this `from` or `to` means the pod: without a namespace selector it means those of its own namespace."""
+    assert one
+    assert one.keys() <= {"podSelector", "namespaceSelector"}
+    of_namespace = {"kubernetes.io/metadata.name": peer.namespace}
+    if peer.namespace == "hello":
+        of_namespace |= get(shape, "Namespace", "hello")["metadata"]["labels"]
+    near = selects(one["namespaceSelector"], of_namespace) if "namespaceSelector" in one else peer.namespace == "hello"
+    return near and selects(one.get("podSelector", {}), peer.labels)
+
+
+def allowed(shape: str, direction: str, subject: Pod, peer: Pod | None, port: str) -> bool:
+    """Whether the policies let `subject` talk with `peer` (None: an address that is no pod's) at `port`, as "TCP 80".
+
+    As in Kubernetes, a rule without peers means everyone, and one without ports every port.
+    """
     peers, rules = ("from", "ingress") if direction == "Ingress" else ("to", "egress")
     policies = [
         policy["spec"]
         for policy in of_kind(shape, "NetworkPolicy")
-        if selects(policy["spec"]["podSelector"], subject) and direction in policy["spec"]["policyTypes"]
+        if selects(policy["spec"]["podSelector"], subject.labels) and direction in policy["spec"]["policyTypes"]
     ]
     assert policies, f"nothing denies {direction} for {subject}"
-    return any(
-        port in {allowed_port["port"] for allowed_port in rule["ports"]}
-        and (peers not in rule or (peer is not None and any(selects(one["podSelector"], peer) for one in rule[peers])))
-        for policy in policies
-        for rule in policy.get(rules, [])
-    )
+    for rule in (rule for policy in policies for rule in policy.get(rules, [])):
+        assert all(one.keys() == {"protocol", "port"} for one in rule.get("ports", []))
+        at_port = not rule.get("ports") or port in {f"{one['protocol']} {one['port']}" for one in rule["ports"]}
+        if at_port and (
+            not rule.get(peers) or (peer is not None and any(names(shape, one, peer) for one in rule[peers]))
+        ):
+            return True
+    return False
 
 
-STRANGER = {"app": "stranger"}
-PROMETHEUS = {"app.kubernetes.io/name": "prometheus"}
+def of(shape: str, name: str, namespace: str = "hello") -> Pod:
+    return Pod(labels(workloads(shape)[name]), namespace)
+
+
+STRANGER = Pod({"app": "stranger"})
+PROMETHEUS = Pod({"app.kubernetes.io/name": "prometheus"})
+REDIS, DNS, PAGE, METRICS = "TCP 6379", ("UDP 53", "TCP 53"), "TCP 8000", "TCP 8001"
 
 
 @each_of_ours
 def test_our_pods_reach_redis_and_names_and_nothing_else(shape: str, name: str) -> None:
-    ours, store = labels(workloads(shape)[name]), labels(workloads(shape)["redis"])
-    assert allowed(shape, "Egress", ours, store, 6379)
-    assert allowed(shape, "Ingress", store, ours, 6379)
-    assert allowed(shape, "Egress", ours, None, 53)
-    assert not allowed(shape, "Egress", ours, None, 443)
-    assert not allowed(shape, "Egress", ours, STRANGER, 6379)
+    ours, store = of(shape, name), of(shape, "redis")
+    assert allowed(shape, "Egress", ours, store, REDIS)
+    assert allowed(shape, "Ingress", store, ours, REDIS)
+    for dns in DNS:
+        assert allowed(shape, "Egress", ours, None, dns)
+    for peer, port in (
+        (None, "TCP 443"),
+        (None, REDIS),
+        (STRANGER, REDIS),
+        (store, "UDP 6379"),
+        (store, "TCP 22"),
+        (of(shape, "redis", "elsewhere"), REDIS),
+    ):
+        assert not allowed(shape, "Egress", ours, peer, port), (peer, port)
 
 
 @each_shape
 def test_redis_hears_only_its_clients_and_speaks_to_nobody(shape: str) -> None:
-    store = labels(workloads(shape)["redis"])
-    assert not allowed(shape, "Ingress", store, STRANGER, 6379)
-    assert not allowed(shape, "Ingress", store, None, 6379)
-    assert not allowed(shape, "Egress", store, None, 53)
+    store = of(shape, "redis")
+    for peer, port in (
+        (STRANGER, REDIS),
+        (None, REDIS),
+        (PROMETHEUS, REDIS),
+        # A namespace of somebody else's may label its pods as it likes.
+        (of(shape, "relay", "elsewhere"), REDIS),
+        (of(shape, "relay"), "UDP 6379"),
+        (of(shape, "relay"), "TCP 16379"),
+    ):
+        assert not allowed(shape, "Ingress", store, peer, port), (peer, port)
+    for port in (*DNS, REDIS, PAGE):
+        assert not allowed(shape, "Egress", store, None, port)
+        assert not allowed(shape, "Egress", store, of(shape, "relay"), port)
 
 
 @each_shape
 def test_everyone_reaches_the_page_whatever_address_they_seem_to_come_from(shape: str) -> None:
     """NodePort traffic arrives with the address of the node."""
-    relay = labels(workloads(shape)["relay"])
-    assert allowed(shape, "Ingress", relay, None, 8000)
-    assert allowed(shape, "Ingress", relay, STRANGER, 8000)
+    for peer in (None, STRANGER, Pod({}, "ingress-nginx")):
+        assert allowed(shape, "Ingress", of(shape, "relay"), peer, PAGE)
+        assert not allowed(shape, "Ingress", of(shape, "broadcaster"), peer, PAGE)
 
 
 @each_of_ours
 def test_the_operators_port_is_for_prometheus_alone(shape: str, name: str) -> None:
-    ours = labels(workloads(shape)[name])
-    assert allowed(shape, "Ingress", ours, PROMETHEUS, 8001)
-    assert not allowed(shape, "Ingress", ours, STRANGER, 8001)
-    assert not allowed(shape, "Ingress", ours, None, 8001)
+    for namespace in ("hello", "monitoring"):
+        assert allowed(shape, "Ingress", of(shape, name), Pod(PROMETHEUS.labels, namespace), METRICS)
+        assert not allowed(shape, "Ingress", of(shape, name), Pod(STRANGER.labels, namespace), METRICS)
+    assert not allowed(shape, "Ingress", of(shape, name), None, METRICS)
 
 
 @each_shape
-def test_a_new_pod_in_the_namespace_reaches_nobody(shape: str) -> None:
-    assert not allowed(shape, "Egress", STRANGER, None, 53)
-    assert not allowed(shape, "Ingress", STRANGER, PROMETHEUS, 8001)
+def test_a_new_pod_in_the_namespace_reaches_nobody_and_nobody_it(shape: str) -> None:
+    for port in (*DNS, REDIS, PAGE, METRICS):
+        assert not allowed(shape, "Egress", STRANGER, None, port)
+        assert not allowed(shape, "Ingress", STRANGER, PROMETHEUS, port)
 
 
 @each_shape
@@ -413,6 +582,10 @@ def test_the_service_leads_to_the_relays_by_a_node_port_that_the_cluster_chooses
 def test_redis_is_found_by_name_and_keeps_its_data_on_a_volume_of_the_default_class(shape: str) -> None:
     service, store = get(shape, "Service", "redis")["spec"], workloads(shape)["redis"]
     assert service["clusterIP"] == "None"
+    # A name that is asked for before Redis is ready would be unknown, and be remembered as such.
+    assert service["publishNotReadyAddresses"] is True
+    assert service["ports"] == [{"name": "redis", "port": 6379, "targetPort": "redis"}]
+    assert {port["name"]: port["containerPort"] for port in container(store)["ports"]} == {"redis": 6379}
     assert service["selector"] == labels(store)
     assert store["spec"]["serviceName"] == "redis"
     (claim,) = store["spec"]["volumeClaimTemplates"]
@@ -488,17 +661,19 @@ def test_redis_keeps_what_it_acknowledged_and_refuses_rather_than_forgets(
 
 
 @pytest.mark.parametrize("password", ["", "secret"])
-def test_redis_answers_its_probe_with_a_password_and_without(
+def test_redis_answers_its_probes_with_a_password_and_without(
     redis_server: RedisServer, configured: list[str], tmp_path: Path, password: str
 ) -> None:
     (tmp_path / "auth").mkdir()
     if password:
         (tmp_path / "auth" / "auth.conf").write_text(f"requirepass {password}\n")
     redis_server.start(*configured, answer=b"-NOAUTH" if password else b"+PONG")
-    _, *words = container(workloads("split")["redis"])["livenessProbe"]["exec"]["command"]
-    probe = [tool("redis-cli", REDIS_CLI), "-p", str(redis_server.port), *words]
-    environment = {key: value for key, value in os.environ.items() if key != "REDISCLI_AUTH"}
-    with_password = environment | ({"REDISCLI_AUTH": password} if password else {})
-    assert subprocess.run(probe, env=with_password, check=False, capture_output=True).returncode == 0
-    # The probe is one that can fail.
-    assert (subprocess.run(probe, env=environment, check=False, capture_output=True).returncode == 0) == (not password)
+    without = {key: value for key, value in os.environ.items() if key != "REDISCLI_AUTH"}
+    given = without | ({"REDISCLI_AUTH": password} if password else {})
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        program, *words = container(workloads("split")["redis"])[kind]["exec"]["command"]
+        probe = [tool(program, REDIS_CLI), "-p", str(redis_server.port), *words]
+        assert subprocess.run(probe, env=given, check=False, capture_output=True).returncode == 0
+        # It is one that can fail.
+        refused = subprocess.run(probe, env=without, check=False, capture_output=True).returncode != 0
+        assert refused == bool(password), kind
