@@ -63,8 +63,8 @@ class _SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 connect = f"'self' {stream_sources(Headers(scope=scope).get('host'))}".strip()
                 headers["Content-Security-Policy"] = (
-                    f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {connect};"
-                    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+                    f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+                    f" connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
                 )
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"

@@ -20,9 +20,10 @@ NOTE = """
     const note = (...what) => window.noted.push([Date.now() / 1000, ...what]);
     const list = document.getElementById("messages");
     new MutationObserver((changes) => {
-      for (const { dataset, className } of changes.flatMap((change) => [...change.addedNodes])) {
+      // What is drawn at once stands in the list's order, the newest first.
+      for (const { dataset, className } of changes.flatMap((change) => [...change.addedNodes].reverse())) {
         if (className === "gap") note("gap", dataset.after, dataset.before);
-        else note("message", dataset.position, dataset.id);
+        else if (dataset.id) note("message", dataset.position, dataset.id);
       }
     }).observe(list, { childList: true });
     const state = document.getElementById("state");

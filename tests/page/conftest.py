@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import missing
+from tests.page.alone import blank_page
 from tests.page.chromium import NoChromiumError, launch
 from tests.page.said import Stream
 from tests.page.tab import Tab
@@ -31,6 +32,20 @@ def browser() -> Iterator[Browser]:
             raise AssertionError from reason
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def blank(browser: Browser) -> Iterator[Page]:
+    """One blank page beside the page's own files, for all tests of a file that leave nothing behind in it."""
+    with blank_page(browser) as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A blank page beside the page's own files, of this test's own."""
+    with blank_page(browser) as page:
+        yield page
 
 
 @pytest.fixture

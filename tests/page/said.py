@@ -1,6 +1,7 @@
 """What has really been said, whatever the page shows: the stream in Redis. It knows nothing of pages."""
 
-from typing import NamedTuple, cast
+import time
+from typing import Any, NamedTuple, cast
 
 import redis
 
@@ -39,6 +40,19 @@ class Stream:
     def forget(self) -> None:
         """Lose all data, as if Redis had a new volume."""
         self._client.flushall()
+
+    def flood(self, count: int) -> None:
+        """Say so many messages at once, after all that has been said."""
+        kept = self.entries()
+        prev = kept[-1].position if kept else "0-0"
+        now = max(int(time.time() * 1000), int(prev.partition("-")[0]) + 1)
+        pipeline = self._client.pipeline(transaction=False)
+        for n in range(count):
+            position = f"{now + n // 10}-{n % 10}"
+            fields = {"id": position, "text": "Hello", "broadcaster": "flood", "sent_at": str(now), "prev": prev}
+            pipeline.xadd("hello", cast("Any", fields), id=position)
+            prev = position
+        pipeline.execute()
 
     def say(self, said: Said, text: str) -> None:
         """Add the first entry of all at this very position, as if Redis had another clock."""

@@ -1,5 +1,6 @@
 """What the tests see of the page, as a person or a developer would: its list, its words, its console, its requests."""
 
+import re
 import time
 from urllib.parse import urlsplit
 
@@ -28,7 +29,8 @@ class Tab:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.state = page.locator("#state")
-        self.entries = page.locator("#messages > li")
+        self.entries = page.locator("#messages > li:not(.event)")  # messages and gaps
+        self.events = page.locator("#messages > li.event p")  # what became of the connection, newest first
         self.gaps = page.locator("#messages > li.gap")
         self.complaints: list[str] = []
         self.addresses: list[str] = []  # all that was requested, WebSockets included
@@ -65,6 +67,23 @@ class Tab:
         """Wait until the list has so many entries, or more."""
         expect(self.entries.nth(count - 1)).to_be_attached(timeout=START_MS)
 
+    def expect_figures(self, **figures: str) -> None:
+        """Wait until the tally says so; `lost="0"` is the figure whose name begins with "Lost"."""
+        for name, figure in figures.items():
+            title = re.compile(f"^{name.replace('_', ' ')}", re.IGNORECASE)
+            pair = self.page.locator("#tally > div", has=self.page.locator("dt", has_text=title))
+            expect(pair.locator("dd")).to_have_text(figure, timeout=START_MS)
+
+    def expect_events(self, *words: str) -> None:
+        """Wait until these patterns are the newest entries on what became of the connection, newest first."""
+        for n, pattern in enumerate(words):
+            expect(self.events.nth(n)).to_have_text(re.compile(f"^{pattern}$"), timeout=START_MS)
+
+    def expect_cut(self, hop: int, word: str) -> None:
+        """Wait until the picture has the path cut before the channel's (1) or the relay's (2) next, with this word."""
+        expect(self.page.locator("#picture .hop").nth(hop)).to_have_text(word, timeout=START_MS)
+        expect(self.page.locator("#picture .cross").nth(hop)).to_be_visible()
+
     def told_states(self) -> list[str]:
         """Every state that the page has told since it was loaded, in order."""
         states: list[str] = self.page.evaluate("window.states")
@@ -72,7 +91,7 @@ class Tab:
 
     def shown(self) -> list[Said]:
         """The messages in the list, oldest first."""
-        found = self.page.locator("#messages > li:not(.gap)").evaluate_all(
+        found = self.page.locator("#messages > li[data-id]").evaluate_all(
             "entries => entries.map(({ dataset }) => [dataset.position, dataset.id])"
         )
         return [Said(position, message_id) for position, message_id in reversed(found)]

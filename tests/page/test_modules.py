@@ -4,77 +4,13 @@ The files are served as they are. Where a relay is needed that no real one would
 """
 
 import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
+from playwright.sync_api import Page, expect
 
-PAGE = Path(__file__).parents[2] / "hello" / "web" / "page"
-ORIGIN = "http://hello.test"
-PREFIX = "/some/where"  # of an ingress; the same files are there too
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-MAX_BYTES = 20_000  # of all files; no build makes them smaller, and a telephone fetches them over a slow line
-KEPT = 500  # entries in the list (stream.js)
-NOON = 1_700_049_600_000  # 15 November 2023, 12:00:00 UTC
+from tests.page.alone import KEPT, NOON, ORIGIN, PAGE, PREFIX, WELCOME, gap, message, run, serve_stream
 
-
-@contextmanager
-def blank_page(browser: Browser) -> Iterator[Page]:
-    """A blank page of an origin that serves the page's folder as `hello` does; no request leaves the browser."""
-
-    def serve(route: Route) -> None:
-        path = urlsplit(route.request.url).path.removeprefix(PREFIX)
-        if path == "/blank":
-            route.fulfill(body="<!doctype html><title>blank</title><ol></ol>", content_type="text/html")
-        else:
-            file = PAGE / ("index.html" if path == "/" else path.removeprefix("/page/"))
-            route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])
-
-    # A zone and a language that the page must not depend on.
-    with browser.new_context(timezone_id="UTC", locale="ar-EG") as context:
-        context.route("**/*", serve)
-        page = context.new_page()
-        page.goto(f"{ORIGIN}/blank")
-        yield page
-
-
-@pytest.fixture(scope="module")
-def blank(browser: Browser) -> Iterator[Page]:
-    """One blank page for all tests that leave nothing behind in it."""
-    with blank_page(browser) as page:
-        yield page
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A blank page of this test's own."""
-    with blank_page(browser) as page:
-        yield page
-
-
-def run(page: Page, module: str, body: str, argument: object = None) -> Any:
-    """What `body` (JavaScript) returns, with the module's exports as `m` and the argument as `a`."""
-    return page.evaluate(f"async (a) => {{ const m = await import('/page/{module}.js'); {body} }}", argument)
-
-
-# Frames, as a relay sends them.
-
-
-def message(position: str, message_id: str, **fields: object) -> dict[str, object]:
-    named = {"text": "Hello world", "broadcaster": "b", "relay": "r", "sent_at": NOON, "relayed_at": NOON}
-    return {"type": "message", "position": position, "id": message_id, **named, **fields}
-
-
-def gap(after: str, before: str) -> dict[str, object]:
-    return {"type": "gap", "after": after, "before": before}
-
-
-WELCOME: dict[str, object] = {"type": "welcome", "relay": "r", "head": None, "channel": "up"}
+MAX_BYTES = 45_000  # of all files; no build makes them smaller, and a telephone fetches them over a slow line
 REFUSED: dict[str, object] = {"type": "our position is refused"}  # no frame: the connection's word to the stream
 
 
@@ -204,15 +140,21 @@ def test_a_stream_remembers_as_many_ids_as_the_list_keeps_and_no_more(blank: Pag
         (message("1-0", "a", text=None, relay=7), "a message with a bad text, relay"),
         (message("1-0", "a", sent_at="noon"), "a message with a bad sent_at"),
         (message("1-0", "a", sent_at=2**53 - 1), "a message with a bad sent_at"),  # no Date holds it
+        (message("1-0", "a", sent_at=None, relayed_at="5"), "a message with a bad sent_at, relayed_at"),
         (gap("1-0", "soon"), 'a position is MILLISECONDS-SEQUENCE, not "soon"'),
+        ({**WELCOME, "relay": None}, "a welcome with a bad relay"),
+        ({**WELCOME, "head": "soon"}, 'a position is MILLISECONDS-SEQUENCE, not "soon"'),
+        ({"type": "status", "channel": "sideways"}, "a status with a bad channel"),
+        ({"type": "status", "channel": "down", "since": 1e300}, "a status with a bad since"),
     ],
 )
 def test_a_malformed_frame_is_refused_and_leaves_the_stream_as_it_was(blank: Page, frame: object, error: str) -> None:
     body = """
         const stream = new m.Stream();
-        try { stream.take(a) } catch (error) { return [error.message, stream.position, stream.shown] }
+        const before = JSON.stringify(stream);
+        try { stream.take(a) } catch (error) { return [error.message, JSON.stringify(stream) === before] }
     """
-    assert run(blank, "stream", body, frame) == [error, None, 0]
+    assert run(blank, "stream", body, frame) == [error, True]
 
 
 # Pauses.
@@ -236,17 +178,37 @@ def test_times_are_told_with_the_date_only_where_it_is_not_today(blank: Page) ->
     assert run(blank, "words", body, NOON) == ["12:00:00", "15 Nov 2023, 12:00:00"]
 
 
+def test_the_tally_names_every_figure_and_leaves_out_what_is_not_known(blank: Page) -> None:
+    figures = {"shown": 12_345, "recovered": 7, "gaps": 2, "repeated": 0, "reconnects": 3}
+    known = {"silence": 7_300, "median": 999, "worst": 1_000}
+    named = {"Shown": "12,345", "Missed, recovered": "7", "Lost (gaps)": "2", "Repeated": "0", "Reconnects": "3"}
+    body = "return Object.fromEntries(m.tallyWords(a))"
+    assert run(blank, "words", body, figures | known) == named | {
+        "Longest silence": "7.3 s",
+        "Median delay": "999 ms",
+        "Worst delay": "1 s",
+    }
+    assert run(blank, "words", body, figures | {"silence": 0, "median": None, "worst": None}) == named | {
+        "Longest silence": "0 ms",
+        "Median delay": "\u2013",
+        "Worst delay": "\u2013",
+    }
+
+
 @pytest.mark.parametrize(
-    ("shown", "gaps", "words"),
+    ("milliseconds", "words"),
     [
-        (0, 0, "No message yet."),
-        (1, 0, "1 message shown."),
-        (KEPT, 1, "500 messages shown, 1 gap."),
-        (12_345, 2, "12,345 messages shown, the newest 500 are kept below, 2 gaps."),
+        *((0, "0 ms"), (-3, "-3 ms"), (999, "999 ms"), (1000, "1 s"), (-7_250, "-7.3 s"), (59_000, "59 s")),
+        *((90_000, "1.5 min"), (3_600_000, "1 h"), (27_000_000, "7.5 h"), (10**15, "277,777,777.8 h")),
     ],
 )
-def test_the_tally_says_how_many_were_shown(blank: Page, shown: int, gaps: int, words: str) -> None:
-    assert run(blank, "words", "return m.tallyWords(a)", {"shown": shown, "gaps": gaps}) == words
+def test_a_length_of_time_is_told_in_a_unit_that_suits_it(blank: Page, milliseconds: int, words: str) -> None:
+    assert run(blank, "words", "return m.duration(a)", milliseconds) == words
+
+
+def test_a_position_beyond_all_dates_is_still_told(blank: Page) -> None:
+    body = "return m.gapWords({ after: { milliseconds: a }, before: { milliseconds: a + 1 }, certain: true })"
+    assert "lost" in run(blank, "words", body, 2**53 - 2)
 
 
 def test_a_gap_says_between_which_times_something_is_missing(page: Page) -> None:
@@ -269,8 +231,12 @@ def test_a_gap_says_between_which_times_something_is_missing(page: Page) -> None
 def test_the_list_has_the_newest_first_and_does_not_grow_beyond_its_bound(page: Page) -> None:
     body = """
         const { Position } = await import("/page/position.js");
-        const list = new m.List(document.querySelector("ol"));
-        for (let n = 0; n < 600; n += 1) list.add([{ ...a, id: `id-${n}`, position: new Position(n, 0) }]);
+        const list = new m.List(document.querySelector("ol"), document.querySelector("p"));
+        for (let n = 0; n < 600; n += 1) {
+            list.add([{ ...a, id: `id-${n}`, position: new Position(n, 0) }]);
+            if (n % 7 === 0) list.draw();
+        }
+        list.draw();
         return [...document.querySelectorAll("li")].map((entry) => entry.dataset.id);
     """
     shown = run(page, "list", body, message("", ""))
@@ -278,25 +244,6 @@ def test_the_list_has_the_newest_first_and_does_not_grow_beyond_its_bound(page: 
 
 
 # The whole page before relays that no real one would be.
-
-
-def serve_stream(page: Page, *connections: list[object]) -> list[WebSocketRoute]:
-    """Let the page's connections bring these frames, one list each; an integer closes with that code.
-
-    Returns the connections, a list that grows as they are opened.
-    """
-    opened: list[WebSocketRoute] = []
-
-    def bring(socket: WebSocketRoute) -> None:
-        opened.append(socket)
-        for frame in connections[len(opened) - 1]:
-            if isinstance(frame, int):
-                socket.close(code=frame)
-            else:
-                socket.send(frame if isinstance(frame, str) else json.dumps(frame))
-
-    page.route_web_socket(re.compile("/ws"), bring)
-    return opened
 
 
 @pytest.mark.parametrize(
@@ -392,7 +339,7 @@ def test_the_stream_is_asked_for_beside_the_page_wherever_that_is(page: Page, ad
     assert [socket.url for socket in opened] == [stream]
 
 
-@pytest.mark.parametrize("width", [320, 768, 2560])
+@pytest.mark.parametrize("width", [320, 768, 3840])
 def test_nothing_runs_over_the_edge_even_with_the_longest_names(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 640})
     long = message("1-0", "a", text="W" * 4096, broadcaster="b" * 253, relay="r" * 253)
@@ -400,5 +347,5 @@ def test_nothing_runs_over_the_edge_even_with_the_longest_names(page: Page, widt
 
     page.goto(ORIGIN)
 
-    expect(page.locator("#messages > li")).to_have_count(3)
+    expect(page.locator("#messages > li")).to_have_count(4)  # and that it is connected
     assert page.evaluate("document.documentElement.scrollWidth") == width

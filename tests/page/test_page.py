@@ -3,9 +3,13 @@
 import re
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from anyio.from_thread import start_blocking_portal
 from playwright.sync_api import expect
 
+from tests.faults.proxy import Link, Mode
 from tests.page.conftest import StartHello
 from tests.page.said import Said, Stream
 from tests.page.tab import RECENT, START_MS, Tab
@@ -25,12 +29,23 @@ def open_live(tab: Tab, start_hello: StartHello, **settings: str) -> tuple[Hello
     return broadcaster, relay
 
 
+@contextmanager
+def line_to(port: int) -> Iterator[tuple[str, Callable[[Mode], None]]]:
+    """A line to a relay: the page's address over it, and what cuts and heals it."""
+    with start_blocking_portal() as portal:
+        link = Link("page", port)
+        running, _ = portal.start_task(link.run)
+        yield f"http://127.0.0.1:{link.port}/", lambda mode: portal.call(link.set, mode)
+        portal.call(link.end)
+        running.result()
+
+
 def expect_all_shown_once(tab: Tab, stream: Stream) -> None:
     """Let the page catch up, now that nobody speaks any more, and compare it with what was really said."""
     said = stream.entries()
     tab.expect_newest(said[-1])
     assert tab.shown() == said
-    expect(tab.page.locator("#tally")).to_have_text(f"{len(said)} messages shown.")
+    tab.expect_figures(shown=str(len(said)), lost="0", repeated="0")
     assert tab.documents == 1, "the page was loaded again"
 
 
@@ -70,6 +85,7 @@ def test_a_page_open_while_the_relay_is_killed_and_started_again_shows_each_mess
     for _ in range(2):
         relay.kill()
         tab.expect_state("unreachable")
+        tab.expect_cut(2, "unreachable")
         stream.wait_for(more=5)
         relay.start()
         tab.expect_state("connected")
@@ -77,11 +93,37 @@ def test_a_page_open_while_the_relay_is_killed_and_started_again_shows_each_mess
 
     broadcaster.terminate()
     expect_all_shown_once(tab, stream)
+    tab.expect_figures(reconnects="2")
+    recovered = r"Resumed at relay-1: ([5-9]|\d\d+) missed messages recovered\."
+    tab.expect_events(recovered, "No relay can be reached, since .*", "The connection was lost at .*", recovered)
+
+
+def test_a_line_that_is_cut_is_told_and_what_was_missed_is_recovered_once_it_heals(
+    tab: Tab, start_hello: StartHello, stream: Stream
+) -> None:
+    relay = start_hello("relay", instance="relay-1")
+    with line_to(relay.port) as (address, set_line):
+        tab.open(address)
+        broadcaster = start_hello("broadcaster")
+        tab.expect_messages(5)
+
+        set_line("cut")
+        tab.expect_state("unreachable")
+        assert tab.told_states()[-2:] == ["lost", "unreachable"]
+        tab.expect_cut(2, "unreachable")
+        stream.wait_for(more=5)
+        set_line("open")
+
+        tab.expect_state("connected")
+        broadcaster.terminate()
+        expect_all_shown_once(tab, stream)
+        tab.expect_figures(reconnects="1")
+        tab.expect_events(r"Resumed at relay-1: ([5-9]|\d\d+) missed messages recovered\.")
 
 
 def test_a_reload_shows_the_recent_messages(tab: Tab, start_hello: StartHello, stream: Stream) -> None:
+    stream.flood(RECENT)
     broadcaster, relay = start_hello("broadcaster"), start_hello("relay")
-    stream.wait_for(more=RECENT)
     tab.open(relay.url)
     stream.wait_for(more=5)
     broadcaster.terminate()
@@ -105,6 +147,12 @@ def test_a_relay_that_is_told_to_stop_moves_the_page(tab: Tab, start_hello: Star
 
     broadcaster.terminate()
     expect_all_shown_once(tab, stream)
+    tab.expect_events(
+        r"Resumed at relay-1: \d+ missed messages recovered\.",
+        "No relay can be reached, since .*",
+        "At .* the relay stopped and sent this page to another\\.",
+        "Connected to relay-1\\.",
+    )
 
 
 def test_history_that_passed_while_the_page_was_away_is_told_as_a_gap(
@@ -130,7 +178,8 @@ def test_history_that_passed_while_the_page_was_away_is_told_as_a_gap(
     expect(tab.gaps).to_have_attribute("data-after", before[-1].position)
     expect(tab.gaps).to_have_attribute("data-before", kept[0].position)
     expect(tab.gaps).to_contain_text("are lost")
-    expect(tab.page.locator("#tally")).to_have_text(f"{len(before) + history} messages shown, 1 gap.")
+    tab.expect_figures(shown=str(len(before) + history), lost="1", missed=str(history), repeated="0")
+    expect(tab.page.locator("#plot .event.gap")).to_be_visible()
 
 
 def test_a_channel_that_is_down_is_told_and_nothing_is_lost_or_repeated_by_it(
@@ -141,12 +190,15 @@ def test_a_channel_that_is_down_is_told_and_nothing_is_lost_or_repeated_by_it(
     redis_server.kill()
     tab.expect_state("channel-down")
     expect(tab.state).to_contain_text("Connected to relay-1, but its channel has been down since ")
+    tab.expect_cut(1, "lost")
     redis_server.start()
     tab.expect_state("connected")
     stream.wait_for(more=5)
 
     broadcaster.terminate()
     expect_all_shown_once(tab, stream)
+    tab.expect_figures(reconnects="0", missed="0")
+    tab.expect_events("relay-1 has the channel again\\.", "relay-1 has lost the channel\\.", "Connected to relay-1\\.")
 
 
 def test_a_line_without_a_word_for_25_seconds_is_told_as_dead_and_left(
@@ -222,3 +274,26 @@ def test_a_page_goes_on_after_a_position_that_is_ahead_of_all_clocks_but_not_of_
 
     expect_all_shown_once(tab, stream)
     assert tab.refused == []
+
+
+def test_memory_and_elements_do_not_grow_with_the_messages(tab: Tab, start_hello: StartHello, stream: Stream) -> None:
+    """Between 5,000 and 10,000 messages, of which the list keeps 500."""
+    relay = start_hello("relay")
+    tab.open(relay.url)
+    cdp = tab.page.context.new_cdp_session(tab.page)
+    cdp.send("Performance.enable")
+
+    def measure(shown: int) -> tuple[float, float]:
+        for _ in range(5):
+            stream.flood(1000)
+        tab.expect_figures(shown=f"{shown:,}", lost="0", repeated="0")
+        tab.expect_newest(stream.entries()[-1])
+        cdp.send("HeapProfiler.collectGarbage")
+        found = {metric["name"]: metric["value"] for metric in cdp.send("Performance.getMetrics")["metrics"]}
+        return found["JSHeapUsedSize"], found["Nodes"]
+
+    heap, nodes = measure(5000)
+    grown_heap, grown_nodes = measure(10_000)
+
+    assert grown_nodes <= nodes * 1.1
+    assert grown_heap <= heap + 500_000, "bytes; ten messages' worth of them for each that the list keeps"

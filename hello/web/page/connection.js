@@ -3,42 +3,32 @@
 const SILENCE_MS = 25_000; // 2.5 times the relay's beat: the line is dead
 const OPENING_MS = 10_000; // from attempt to first frame; the browser's own limit is minutes
 const STEADY_MS = 10_000; // up for so long, and the pauses begin anew
-const FIRST_PAUSE_MS = 1000; // at most, before the first attempt
-const BASE_PAUSE_MS = 500; // at most, before the second; it doubles from there
+const FIRST_PAUSE_MS = 1000; // at most
+const BASE_PAUSE_MS = 500; // before the second attempt; it doubles from there
 const LONGEST_PAUSE_MS = 5000; // at 15 s one page in seven waits over 10 s after a cut of 10 s
 const ENQUIRE_EVERY = 5; // failed attempts
-export const RECENT = 50; // messages to begin with: some screens
-
+const RECENT = 50; // messages to begin with
 const REASONS = { 1012: "moved", 1013: "slow" }; // by close code; anything else is "lost"
 
-/**
- * The milliseconds before an attempt, drawn evenly from zero to a growing limit ("full jitter"): pages that
- * lost their relay together do not come back together.
- */
+/** Milliseconds, drawn evenly up to a limit that grows: pages lost together do not return together. */
 export function pauseBefore(attempt, random = Math.random) {
-  const doubled = BASE_PAUSE_MS * 2 ** (attempt - 2);
-  return random() * (attempt === 1 ? FIRST_PAUSE_MS : Math.min(doubled, LONGEST_PAUSE_MS));
+  const doubled = Math.min(BASE_PAUSE_MS * 2 ** (attempt - 2), LONGEST_PAUSE_MS);
+  return random() * (attempt === 1 ? FIRST_PAUSE_MS : doubled);
 }
 
 /**
- * Connects and reconnects, and never returns. `stream` has the position to resume from, `hear` is given each
- * frame, and `tell` each change of the connection:
- *   state    connecting (at first), open, or why it is not: moved, slow, lost, dead, unreachable, garbled
- *   since    UNIX milliseconds
- *   attempt  counts attempts in a row, from 1 after the first end
- *   retryAt  UNIX milliseconds of the next attempt; null while there is one
+ * Connects for ever. `hear` is given each frame, `tell` each change: `state` is connecting, open, or why it is not
+ * (moved, slow, lost, dead, unreachable, garbled), `retryAt` when the next attempt comes (UNIX milliseconds), or null.
  */
 export async function stayConnected({ stream, hear, tell }) {
   let [state, since, attempt] = ["connecting", Date.now(), 0];
-  let failures = 0; // attempts in a row without an opening
+  let failures = 0; // in a row
   for (;;) {
     tell({ state, since, attempt, retryAt: null });
-    const end = await listen(address("ws", stream.position), hear, () => {
-      tell({ state: "open", since: Date.now(), attempt, retryAt: null });
-    });
+    const opened = () => tell({ state: "open", since: Date.now(), attempt, retryAt: null });
+    const end = await listen(address("ws", stream.position), hear, opened);
     if (end.upMs === null) {
-      failures += 1;
-      if (failures % ENQUIRE_EVERY === 0 && (await isRefused(stream.position))) stream.forgetPosition();
+      if (++failures % ENQUIRE_EVERY === 0 && (await isRefused(stream.position))) stream.forgetPosition();
     } else {
       failures = 0;
       since = Date.now();
@@ -52,7 +42,7 @@ export async function stayConnected({ stream, hear, tell }) {
   }
 }
 
-/** Opens a WebSocket; resolves with why it ended, and how long it was up (null: it brought no frame). */
+/** Resolves with why a WebSocket ended, and after how long (null: it brought no frame). */
 function listen(url, hear, opened) {
   return new Promise((resolve) => {
     const socket = new WebSocket(url);
@@ -91,9 +81,8 @@ function listen(url, hear, opened) {
 }
 
 /**
- * Whether the relay refuses this position, as it does one over a minute ahead of its clock. A page is not told
- * why a handshake failed, but `events` answers openly. Not to ask would be to knock for ever; to guess could
- * skip messages.
+ * Whether the relay refuses this position, as one ahead of its clock. A page is not told why a handshake failed, but
+ * `events` answers openly. Not to ask would be to knock for ever; to guess could skip messages.
  */
 async function isRefused(position) {
   if (position === null) return false;

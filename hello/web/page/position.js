@@ -11,18 +11,13 @@ export class Position {
 
   /** Reads MILLISECONDS-SEQUENCE, decimal without leading zeros; throws an Error on anything else. */
   static parse(text) {
-    const found = typeof text === "string" && FORM.exec(text);
-    const numbers = found && [Number(found[1]), Number(found[2])];
-    if (!numbers || !numbers.every(Number.isSafeInteger)) {
-      throw new Error(`a position is MILLISECONDS-SEQUENCE, not ${JSON.stringify(text)}`);
-    }
-    return new Position(...numbers);
+    const numbers = (typeof text === "string" && FORM.exec(text)?.slice(1).map(Number)) || [NaN];
+    if (numbers.every(Number.isSafeInteger)) return new Position(...numbers);
+    throw new Error(`a position is MILLISECONDS-SEQUENCE, not ${JSON.stringify(text)}`);
   }
 
-  isAfter(other) {
-    return this.milliseconds === other.milliseconds
-      ? this.sequence > other.sequence
-      : this.milliseconds > other.milliseconds;
+  isAfter({ milliseconds, sequence }) {
+    return (this.milliseconds - milliseconds || this.sequence - sequence) > 0;
   }
 
   toString() {

@@ -1,0 +1,79 @@
+"""The page's own files in a real Chromium, without `hello`: served as they are, before relays that a test speaks for.
+
+A test may play what no real relay would say, and ask a module by itself. It knows the frames of the outside contract.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute
+
+PAGE = Path(__file__).parents[2] / "hello" / "web" / "page"
+ORIGIN = "http://hello.test"
+PREFIX = "/some/where"  # of an ingress; the same files are there too
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+KEPT = 500  # entries in the list (stream.js)
+NOON = 1_700_049_600_000  # 15 November 2023, 12:00:00 UTC
+WELCOME: dict[str, object] = {"type": "welcome", "relay": "r", "head": None, "channel": "up"}
+
+
+@contextmanager
+def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
+    """A blank page of an origin that serves the page's folder as `hello` does; no request leaves the browser."""
+
+    def serve(route: Route) -> None:
+        path = urlsplit(route.request.url).path.removeprefix(PREFIX)
+        if path == "/blank":
+            body = "<!doctype html><title>blank</title><p></p><ol></ol>"
+            route.fulfill(body=body, content_type="text/html")
+        else:
+            file = PAGE / ("index.html" if path == "/" else path.removeprefix("/page/"))
+            route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])
+
+    # A zone and a language that the page must not depend on.
+    with browser.new_context(timezone_id="UTC", locale="ar-EG", **options) as context:
+        context.route("**/*", serve)
+        page = context.new_page()
+        page.goto(f"{ORIGIN}/blank")
+        yield page
+
+
+def run(page: Page, module: str, body: str, argument: object = None) -> Any:
+    """What `body` (JavaScript) returns, with the module's exports as `m` and the argument as `a`."""
+    return page.evaluate(f"async (a) => {{ const m = await import('/page/{module}.js'); {body} }}", argument)
+
+
+# Frames, as a relay sends them.
+
+
+def message(position: str, message_id: str, **fields: object) -> dict[str, object]:
+    named = {"text": "Hello world", "broadcaster": "b", "relay": "r", "sent_at": NOON, "relayed_at": NOON}
+    return {"type": "message", "position": position, "id": message_id, **named, **fields}
+
+
+def gap(after: str, before: str) -> dict[str, object]:
+    return {"type": "gap", "after": after, "before": before}
+
+
+def serve_stream(page: Page, *connections: list[object]) -> list[WebSocketRoute]:
+    """Let the page's connections bring these frames, one list each; an integer closes with that code.
+
+    Any further connection brings nothing. Returns the connections, a list that grows as they are opened.
+    """
+    opened: list[WebSocketRoute] = []
+
+    def bring(socket: WebSocketRoute) -> None:
+        opened.append(socket)
+        for frame in connections[len(opened) - 1] if len(opened) <= len(connections) else []:
+            if isinstance(frame, int):
+                socket.close(code=frame)
+            else:
+                socket.send(frame if isinstance(frame, str) else json.dumps(frame))
+
+    page.route_web_socket(re.compile("/ws"), bring)
+    return opened
