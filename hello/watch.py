@@ -488,6 +488,9 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as mistake:
         sys.stderr.write(f"hello watch: {mistake}\n")
         return MISUSED
+    if sys.stdout is None:  # as after `>&-`
+        sys.stderr.write("hello watch: stdout is closed: give it a terminal, a file or a pipe\n")
+        return MISUSED
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for what this terminal has no characters for
     tally, complaint = Tally(), ""

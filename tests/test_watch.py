@@ -999,6 +999,15 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(process: HelloProcess) ->
         assert watching.process.wait() == 0
 
 
+def test_without_a_stdout_it_does_not_start() -> None:
+    command = ["sh", "-c", 'exec "$0" -m hello watch 127.0.0.1:1 >&-', sys.executable]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "hello watch: stdout is closed: give it a terminal, a file or a pipe\n",
+    )
+
+
 def test_a_full_disk_is_one_clear_line(process: HelloProcess) -> None:
     if not Path("/dev/full").exists():
         missing("no /dev/full: a device on which every write fails, on Linux")
