@@ -27,8 +27,10 @@ NOTE = """
       }
     }).observe(list, { childList: true });
     const state = document.getElementById("state");
-    new MutationObserver(() => note("state", state.dataset.state, state.textContent)).observe(
-      state, { attributes: true, childList: true, characterData: true, subtree: true });
+    const root = document.documentElement; // its class is the state
+    const observer = new MutationObserver(() => note("state", root.className, state.textContent));
+    observer.observe(root, { attributes: true });
+    observer.observe(state, { childList: true, characterData: true, subtree: true });
   });
 """
 

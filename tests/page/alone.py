@@ -29,7 +29,7 @@ def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
     def serve(route: Route) -> None:
         path = urlsplit(route.request.url).path.removeprefix(PREFIX)
         if path == "/blank":
-            body = "<!doctype html><title>blank</title><p></p><ol></ol>"
+            body = "<!doctype html><title>blank</title><p id=news></p><ol id=messages></ol>"
             route.fulfill(body=body, content_type="text/html")
         else:
             file = PAGE / ("index.html" if path == "/" else path.removeprefix("/page/"))

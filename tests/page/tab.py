@@ -15,9 +15,9 @@ RECENT = 50  # messages that the page asks for at the start (connection.js)
 NOTE_STATES = """
   window.states = [];
   document.addEventListener("DOMContentLoaded", () => {
-    const element = document.getElementById("state");
-    const note = () => window.states.at(-1) === element.dataset.state || window.states.push(element.dataset.state);
-    new MutationObserver(note).observe(element, { attributes: true });
+    const root = document.documentElement;
+    const note = () => window.states.at(-1) === root.className || window.states.push(root.className);
+    new MutationObserver(note).observe(root, { attributes: true });
     note();
   });
 """
@@ -28,7 +28,8 @@ class Tab:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.state = page.locator("#state")
+        self.root = page.locator("html")  # its class is the state of the connection
+        self.state = page.locator("#state")  # in words
         self.entries = page.locator("#messages > li:not(.event)")  # messages and gaps
         self.events = page.locator("#messages > li.event p")  # what became of the connection, newest first
         self.gaps = page.locator("#messages > li.gap")
@@ -50,12 +51,12 @@ class Tab:
 
     def expect_state(self, state: str) -> None:
         """Wait until the page tells this state."""
-        expect(self.state).to_have_attribute("data-state", state, timeout=START_MS)
+        expect(self.root).to_have_class(state, timeout=START_MS)
 
     def hasten_until(self, state: str) -> None:
         """Let no pause between two attempts pass, as when the network comes back, until the page tells this state."""
         deadline = time.monotonic() + START_MS / 1000
-        while self.state.get_attribute("data-state") != state:
+        while self.root.get_attribute("class") != state:
             assert time.monotonic() < deadline, f"no {state} after {START_MS} ms: {self.told_states()}"
             self.page.evaluate("dispatchEvent(new Event('online'))")
 

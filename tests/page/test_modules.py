@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.page.alone import KEPT, NOON, ORIGIN, PAGE, PREFIX, WELCOME, gap, message, run, serve_stream
 
-MAX_BYTES = 45_000  # of all files; no build makes them smaller, and a telephone fetches them over a slow line
+MAX_BYTES = 40_000  # of all files; no build makes them smaller, and a telephone fetches them over a slow line
 REFUSED: dict[str, object] = {"type": "our position is refused"}  # no frame: the connection's word to the stream
 
 
@@ -23,7 +23,7 @@ def test_the_whole_page_is_small() -> None:
 
 @pytest.mark.parametrize("text", ["0-0", "1700000000000-0", "1700000000000-12", "9007199254740991-9007199254740991"])
 def test_a_position_is_read_and_written_unchanged(blank: Page, text: str) -> None:
-    assert run(blank, "position", "return String(m.Position.parse(a))", text) == text
+    assert run(blank, "stream", "return String(m.Position.parse(a))", text) == text
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_position_is_read_and_written_unchanged(blank: Page, text: str) -> Non
 )
 def test_what_is_no_position_is_refused_with_an_error_that_shows_it(blank: Page, text: object) -> None:
     body = "try { return String(m.Position.parse(a)) } catch (error) { return error.message }"
-    refusal = run(blank, "position", body, text)
+    refusal = run(blank, "stream", body, text)
     assert refusal == f"a position is MILLISECONDS-SEQUENCE, not {json.dumps(text, ensure_ascii=False)}"
 
 
@@ -55,7 +55,7 @@ def test_positions_compare_as_pairs_of_integers(blank: Page, later: str, earlier
         const [x, y] = a.map(m.Position.parse);
         return [x.isAfter(y), y.isAfter(x), x.isAfter(x)];
     """
-    assert run(blank, "position", body, [later, earlier]) == [True, False, False]
+    assert run(blank, "stream", body, [later, earlier]) == [True, False, False]
 
 
 # The stream: frames in, what there is to show out.
@@ -230,17 +230,30 @@ def test_a_gap_says_between_which_times_something_is_missing(page: Page) -> None
 
 def test_the_list_has_the_newest_first_and_does_not_grow_beyond_its_bound(page: Page) -> None:
     body = """
-        const { Position } = await import("/page/position.js");
-        const list = new m.List(document.querySelector("ol"), document.querySelector("p"));
+        const { Position } = await import("/page/stream.js");
         for (let n = 0; n < 600; n += 1) {
-            list.add([{ ...a, id: `id-${n}`, position: new Position(n, 0) }]);
-            if (n % 7 === 0) list.draw();
+            m.add([{ ...a, id: `id-${n}`, position: new Position(n, 0) }]);
+            if (n % 7 === 0) m.drawList();
         }
-        list.draw();
+        m.drawList();
         return [...document.querySelectorAll("li")].map((entry) => entry.dataset.id);
     """
     shown = run(page, "list", body, message("", ""))
     assert shown == [f"id-{n}" for n in reversed(range(600 - KEPT, 600))]
+
+
+def test_what_a_hidden_tab_does_not_draw_is_bounded_too(page: Page) -> None:
+    body = """
+        const { Position } = await import("/page/stream.js");
+        const changes = new MutationObserver(() => {});
+        changes.observe(document.querySelector("ol"), { childList: true });
+        for (let n = 0; n < 10_000; n += 1) m.add([{ ...a, id: `id-${n}`, position: new Position(n, 0) }]);
+        m.drawList();
+        const drawn = changes.takeRecords().flatMap(({ addedNodes }) => [...addedNodes]);
+        return drawn.map(({ dataset }) => dataset.id);
+    """
+    drawn = run(page, "list", body, message("", ""))
+    assert drawn == [f"id-{n}" for n in reversed(range(10_000 - KEPT, 10_000))]
 
 
 # The whole page before relays that no real one would be.
@@ -277,7 +290,7 @@ def test_the_page_tells_the_state_of_the_connection_in_words(
 
     page.goto(ORIGIN)
 
-    expect(page.locator("#state")).to_have_attribute("data-state", state)
+    expect(page.locator("html")).to_have_class(state)
     expect(page.locator("#state")).to_have_text(words)
 
 
@@ -335,7 +348,7 @@ def test_the_stream_is_asked_for_beside_the_page_wherever_that_is(page: Page, ad
 
     page.goto(address)
 
-    expect(page.locator("#state")).to_have_attribute("data-state", "connected")
+    expect(page.locator("html")).to_have_class("connected")
     assert [socket.url for socket in opened] == [stream]
 
 

@@ -247,7 +247,7 @@ def test_it_says_where_the_path_is_cut(play: Play, condition: str, steps: list[S
 def test_a_flood_an_hour_undrawn_and_a_week_of_flapping_leave_no_more_behind_than_their_newest(blank: Page) -> None:
     """A thousand messages a second over a minute, by two clocks a minute apart, and 10,000 lost connections."""
     body = """
-        const { Position } = await import("/page/position.js");
+        const { Position } = await import("/page/stream.js");
         const state = new m.State(a);
         const began = performance.now();
         for (let n = 0; n < 60_000; n += 1) {

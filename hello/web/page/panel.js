@@ -1,57 +1,52 @@
-// Draws the state of the connection, in the title and the icon too, and the tally. It knows nothing of messages.
+// Draws the state of the connection, in the title and the icon too, and the tally.
 
-import { html, set, write } from "./elements.js";
+import { byId, html, set, write } from "./elements.js";
 import { nextWords, reportWords, stateWords, tallyWords } from "./words.js";
 
 const COPIED_MS = 2000;
 
-const [sentence, next, icon, tally, button] = ["state", "next", "icon", "tally", "copy"].map((id) =>
-  document.getElementById(id),
-);
+const [sentence, next, icon, tally, button] = ["state", "next", "icon", "tally", "copy"].map(byId);
 const ordinary = icon.getAttribute("href");
-// Nothing to fetch: where no relay can be reached nothing could be.
-const red = `data:image/svg+xml,${encodeURIComponent(
-  `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><circle cx="4" cy="4" r="3" fill="red"/></svg>`,
-)}`;
+// Not fetched: it is for when nothing can be.
+const red =
+	"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><circle cx='4' cy='4' r='3' fill='red'/></svg>";
 
 export function drawPanel(state) {
-  const { condition, link } = state;
-  const [short, long] = stateWords(state);
-  set(document.documentElement, "class", condition);
-  set(sentence, "data-state", condition);
-  write(sentence, long);
-  write(next, nextWords(link));
-  if (document.title !== `Hello: ${short}`) document.title = `Hello: ${short}`;
-  set(icon, "href", ["connecting", "connected"].includes(condition) ? ordinary : red);
+	const { condition, link } = state;
+	const [short, long] = stateWords(state);
+	set(document.documentElement, "class", condition);
+	write(sentence, long);
+	write(next, nextWords(link));
+	document.title = `Hello: ${short}`;
+	set(icon, "href", ["connecting", "connected"].includes(condition) ? ordinary : red);
 }
 
 export function drawTally(state) {
-  tallyWords(state.tally()).forEach(([name, figure], i) => {
-    if (!tally.children[i]) tally.append(html("div", {}, html("dt", {}, name), html("dd")));
-    write(tally.children[i].lastChild, figure);
-  });
+	tallyWords(state.tally()).forEach(([name, figure], i) => {
+		if (!tally.children[i]) tally.append(html("div", {}, html("dt", {}, name), html("dd")));
+		write(tally.children[i].lastChild, figure);
+	});
 }
 
-/** Lets the button copy all that this page has seen as text. */
 export function offerCopy(state) {
-  const label = button.textContent;
-  button.addEventListener("click", async () => {
-    write(button, (await copy(reportWords(state))) ? "Copied" : "The browser does not allow it");
-    setTimeout(write, COPIED_MS, button, label);
-  });
+	const label = button.textContent;
+	button.addEventListener("click", async () => {
+		write(button, (await copy(reportWords(state))) ? "Copied" : "The browser does not allow it");
+		setTimeout(write, COPIED_MS, button, label);
+	});
 }
 
 async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    // Without TLS, as on Minikube, there is no clipboard but by this older way.
-    const give = (event) => {
-      event.clipboardData.setData("text/plain", text);
-      event.preventDefault();
-    };
-    document.addEventListener("copy", give, { once: true });
-    return document.execCommand("copy");
-  }
+	try {
+		await navigator.clipboard.writeText(text);
+		return true;
+	} catch {
+		// Without TLS, as on Minikube, there is only this older way.
+		const give = (event) => {
+			event.clipboardData.setData("text/plain", text);
+			event.preventDefault();
+		};
+		document.addEventListener("copy", give, { once: true });
+		return document.execCommand("copy");
+	}
 }

@@ -1,20 +1,20 @@
-// Draws the last ten minutes: each message with its delay, the pauses, and the connection, as State has kept them.
+// Draws the last ten minutes: each message with its delay, the pauses, and the connection.
 
-import { set, svg, write } from "./elements.js";
+import { byId, set, svg, write } from "./elements.js";
 import { SHOWN_MS } from "./state.js";
 import { duration, eventWords, plotWords } from "./words.js";
 
-// All in units of the drawing, which is as high as this and as wide as there is room.
+// In units of the drawing, which is so high, and as wide as there is room.
 const HEIGHT = 212;
-const [LEFT, RIGHT] = [56, 6]; // beside the plot; the scales stand on the left
-const [TOP, DELAY_BASE, PAUSE_TOP, PAUSE_BASE, LINE, LABELS] = [8, 92, 112, 160, 174, 202]; // from the top
-const DELAYS = [1, 100, 10_000]; // milliseconds; the marks of a logarithmic scale
-const PAUSES = [1000, 10_000]; // milliseconds; between these the broadcaster speaks, if nothing else is set
+const [LEFT, RIGHT] = [56, 6]; // beside the plot; on the left are the scales
+const [TOP, DELAY_BASE, PAUSE_TOP, PAUSE_BASE, LINE, LABELS] = [8, 92, 112, 160, 174, 202];
+const DELAYS = [1, 100, 10_000]; // milliseconds, on a logarithmic scale
+const PAUSES = [1000, 10_000]; // milliseconds, as usual
 const LONGEST = 15_000;
-// How high a mark is at least: what was not live has no delay. The later are drawn over the earlier.
+// A mark's height at least: what was not live has no delay. The later are drawn over the earlier.
 const HIGH = { before: 4, missed: 12, live: 1 };
 
-const plot = document.getElementById("plot");
+const plot = byId("plot");
 const words = svg("title", { id: "plot-words" });
 const scale = svg("g");
 const pauses = svg("path", { class: "pauses" });
@@ -24,53 +24,54 @@ plot.append(words, scale, pauses, ...marks.map(([, , path]) => path), line);
 let end = 0; // of the scale
 
 export function drawPlot(state, now = Date.now()) {
-  state.prune(now);
-  fitScale();
-  const { moments, since } = state;
-  const x = (at) => round(LEFT + (end - LEFT) * Math.min(1, Math.max(0, 1 - (now - at) / SHOWN_MS)));
-  const stems = (some, base, top) => some.map((one) => `M${x(one.at)} ${base}V${top(one)}`).join("");
-  for (const [kind, high, path] of marks) {
-    const some = moments.filter(({ came }) => came === kind);
-    set(path, "d", stems(some, DELAY_BASE, ({ delay }) => Math.min(delayY(delay), DELAY_BASE - high)));
-  }
-  set(pauses, "d", stems(moments.filter(({ pause }) => pause > 0), PAUSE_BASE, ({ pause }) => pauseY(pause)));
-  const events = state.events.filter(({ at }) => at >= now - SHOWN_MS);
-  const turns = [{ kind: "connecting", at: since }, ...state.events.filter(({ kind }) => kind !== "gap")];
-  const spans = turns.map(({ kind, at }, i) => {
-    const d = `M${x(at)} ${LINE + 6}H${x(turns[i + 1]?.at ?? now)}`;
-    return svg("path", { class: `span ${kind}`, d });
-  });
-  line.replaceChildren(...spans, ...events.map((event) => drawEvent(event, x)));
-  write(words, plotWords(moments, events.length));
+	state.prune(now);
+	fitScale();
+	const { moments, since } = state;
+	const x = (at) => round(LEFT + (end - LEFT) * Math.min(1, Math.max(0, 1 - (now - at) / SHOWN_MS)));
+	const stem = (at, base, top) => `M${x(at)} ${base}V${top}`;
+	for (const [kind, high, path] of marks) {
+		const some = moments.filter(({ came }) => came === kind);
+		const top = (delay) => Math.min(delayY(delay), DELAY_BASE - high);
+		set(path, "d", some.map(({ at, delay }) => stem(at, DELAY_BASE, top(delay))).join(""));
+	}
+	set(pauses, "d", moments.map(({ at, pause }) => (pause ? stem(at, PAUSE_BASE, pauseY(pause)) : "")).join(""));
+	const events = state.events.filter(({ at }) => at >= now - SHOWN_MS);
+	const turns = [{ kind: "connecting", at: since }, ...state.events.filter(({ kind }) => kind !== "gap")];
+	const spans = turns.map(({ kind, at }, i) => {
+		const d = `M${x(at)} ${LINE + 6}H${x(turns[i + 1]?.at ?? now)}`;
+		return svg("path", { class: `span ${kind}`, d });
+	});
+	line.replaceChildren(...spans, ...events.map((event) => drawEvent(event, x)));
+	write(words, plotWords(moments, events.length));
 }
 
 function fitScale() {
-  const { width, height } = plot.getBoundingClientRect();
-  const before = end;
-  end = Math.max(LEFT, round((width / height) * HEIGHT - RIGHT));
-  if (end === before) return;
-  const label = (x, y, anchor, text) => svg("text", { x, y, "text-anchor": anchor }, text);
-  const mark = (y, time) => [
-    svg("path", { class: "grid", d: `M${LEFT} ${y}H${end}` }),
-    label(LEFT - 6, y + 4, "end", duration(time)),
-  ];
-  const [low, high] = PAUSES.map(pauseY);
-  set(plot, "viewBox", `0 0 ${end + RIGHT} ${HEIGHT}`);
-  scale.replaceChildren(
-    svg("rect", { class: "band", x: LEFT, y: high, width: end - LEFT, height: low - high }),
-    ...DELAYS.flatMap((delay) => mark(delayY(delay), delay)),
-    ...PAUSES.flatMap((pause) => mark(pauseY(pause), pause)),
-    label(LEFT - 6, LINE + 10, "end", "line"),
-    ...[9, 6, 3].map((n) => label(end - (n / 10) * (end - LEFT), LABELS, "middle", `−${n} min`)),
-    label(end, LABELS, "end", "now"),
-  );
+	const { width, height } = plot.getBoundingClientRect();
+	const before = end;
+	end = Math.max(LEFT, round((width / height) * HEIGHT - RIGHT));
+	if (end === before) return;
+	const label = (x, y, anchor, text) => svg("text", { x, y, "text-anchor": anchor }, text);
+	const mark = (y, time) => [
+		svg("path", { class: "grid", d: `M${LEFT} ${y}H${end}` }),
+		label(LEFT - 6, y + 4, "end", duration(time)),
+	];
+	const [low, high] = PAUSES.map(pauseY);
+	set(plot, "viewBox", `0 0 ${end + RIGHT} ${HEIGHT}`);
+	scale.replaceChildren(
+		svg("rect", { class: "band", x: LEFT, y: high, width: end - LEFT, height: low - high }),
+		...DELAYS.flatMap((delay) => mark(delayY(delay), delay)),
+		...PAUSES.flatMap((pause) => mark(pauseY(pause), pause)),
+		label(LEFT - 6, LINE + 10, "end", "line"),
+		...[9, 6, 3].map((n) => label(end - (n / 10) * (end - LEFT), LABELS, "middle", `−${n} min`)),
+		label(end, LABELS, "end", "now"),
+	);
 }
 
 function drawEvent(event, x) {
-  const { kind, at, after, before } = event;
-  const [from, to] = after ? [after, before].map(({ milliseconds }) => x(milliseconds)) : [];
-  const d = after ? `M${from} ${TOP}H${to + 2}V${PAUSE_BASE}H${from}z` : `M${x(at)} ${LINE}l-4 -7h8z`;
-  return svg("path", { class: `event ${kind}`, d }, svg("title", {}, eventWords(event)));
+	const { kind, at, after, before } = event;
+	const [from, to] = after ? [after, before].map(({ milliseconds }) => x(milliseconds)) : [];
+	const d = after ? `M${from} ${TOP}H${to + 2}V${PAUSE_BASE}H${from}z` : `M${x(at)} ${LINE}l-4 -7h8z`;
+	return svg("path", { class: `event ${kind}`, d }, svg("title", {}, eventWords(event)));
 }
 
 const round = (number) => Math.round(number * 10) / 10;

@@ -1,152 +1,156 @@
-// What has happened, as this page has seen it: a stream with its tally, its names, its moments, and what became of the
-// connection. It knows nothing of elements. All that it keeps is bounded; times are milliseconds.
+// What this page has seen: a stream with its tally, its names, its moments, and what became of the connection. It knows
+// nothing of elements. All that it keeps is bounded; times are milliseconds.
 
 import { keep, Stream } from "./stream.js";
 
 export const SHOWN_MS = 10 * 60_000; // "lately", and what the plot shows
-const MOMENT_MS = 500; // the plot's grain, a pixel or less
-const DELAYS = 1000; // of the newest live messages, for the median
+const MOMENT_MS = 500; // the plot's grain: a pixel or less
+const DELAYS = 1000; // of the newest live messages
 const EVENTS = 200;
-const NAMES = 20; // instances, of each actor
+const NAMES = 20; // of each actor
 
 export class State extends Stream {
-  link = { state: "connecting", since: 0, attempt: 0, retryAt: null }; // see connection.js
-  last = null; // the newest message
-  hops = null; // how long the newest live message took to the channel, to the relay, and to the page
-  events = []; // oldest first: {type: "event", at, kind, …}; each but a gap tells how it stands until the next
-  #moments = new Map(); // {at, count, came, delay, pause}; the worst delay and pause within the grain, or null
-  #names = { broadcaster: new Map(), relay: new Map() }; // to when each was heard of last, in this order
-  #delays = [];
-  #worst = null;
-  #quietFrom = null; // the newest message; before there was one, the first welcome
-  #silence = 0; // the longest
-  #resuming = null; // the event to tell once all that was missed has come
+	link = { state: "connecting", since: 0, attempt: 0, retryAt: null }; // see connection.js
+	last = null; // the newest message
+	hops = null; // of the newest live message: to the channel, to the relay, to the page
+	events = []; // oldest first: {type: "event", at, kind, …}
+	#moments = new Map(); // {at, count, came, delay, pause}; the worst delay and pause of a grain, or null
+	#names = { broadcaster: new Map(), relay: new Map() }; // to when each was heard of last, in this order
+	#delays = [];
+	#worst = null;
+	#quietFrom = null; // the newest message, or at first the welcome
+	#silence = 0; // the longest
+	#resuming = null; // the event to tell once all that was missed has come
 
-  constructor(now = Date.now()) {
-    super();
-    this.since = now;
-  }
+	constructor(now = Date.now()) {
+		super();
+		this.since = now;
+	}
 
-  /** What a frame gives to list: messages, gaps and events, oldest first. Throws as Stream. */
-  take(frame, now = Date.now()) {
-    const before = frame.type === "welcome" ? "up" : this.channel;
-    const items = super.take(frame);
-    const { relay, channel } = this;
-    if (frame.type === "welcome") {
-      this.#name("relay", relay, now);
-      this.#quietFrom ??= now;
-      this.#resuming = { kind: this.welcomes > 1 ? "resumed" : "connected", relay, missed: 0 };
-    }
-    const gap = items.find(({ type }) => type === "gap");
-    for (const item of items) {
-      if (item === gap) this.#note({ ...gap, kind: "gap" }, now);
-      else this.#see(item, now, gap);
-    }
-    if (this.isUpToDate) items.push(...this.#settle(now));
-    if (channel !== before) items.push(this.#note({ kind: `channel-${channel}`, relay }, now));
-    return items;
-  }
+	/** As Stream's, with events too. */
+	take(frame, now = Date.now()) {
+		const before = frame.type === "welcome" ? "up" : this.channel;
+		const items = super.take(frame);
+		const { relay, channel } = this;
+		if (frame.type === "welcome") {
+			this.#name("relay", relay, now);
+			this.#quietFrom ??= now;
+			this.#resuming = { kind: this.welcomes > 1 ? "resumed" : "connected", relay, missed: 0 };
+		}
+		const gap = items.find(({ type }) => type === "gap");
+		for (const item of items) {
+			if (item === gap) this.#note({ ...gap, kind: "gap" }, now);
+			else this.#see(item, now, gap);
+		}
+		if (this.isUpToDate) items.push(...this.#settle(now));
+		if (channel !== before) items.push(this.#note({ kind: `channel-${channel}`, relay }, now));
+		return items;
+	}
 
-  /** What a change of the connection (see connection.js) gives to list. */
-  turn(link, now = Date.now()) {
-    const ended = link.state !== this.link.state && link.state !== "open";
-    this.link = link;
-    return ended ? [...this.#settle(now), this.#note({ kind: link.state }, now)] : [];
-  }
+	/** What a change of the connection gives to show. */
+	turn(link, now = Date.now()) {
+		const ended = link.state !== this.link.state && link.state !== "open";
+		this.link = link;
+		return ended ? [...this.#settle(now), this.#note({ kind: link.state }, now)] : [];
+	}
 
-  /** The state of the link; where it is open, "connected", or "channel-down" if the relay has lost its channel. */
-  get condition() {
-    if (this.link.state !== "open") return this.link.state;
-    return this.channel === "down" ? "channel-down" : "connected";
-  }
+	/** The state of the link; where that is open, "connected" or "channel-down". */
+	get condition() {
+		if (this.link.state !== "open") return this.link.state;
+		return this.channel === "down" ? "channel-down" : "connected";
+	}
 
-  /** Where the path is cut: 1 between channel and relay, 2 between relay and page, -1 nowhere. */
-  get cut() {
-    return { connected: -1, "channel-down": 1 }[this.condition] ?? 2;
-  }
+	/** The hop where the path is cut: 1 to the relay, 2 to the page, -1 nowhere. */
+	get cut() {
+		return { connected: -1, "channel-down": 1 }[this.condition] ?? 2;
+	}
 
-  /** "combined" where one instance runs both actors, else "split"; null before the first message. */
-  get shape() {
-    return this.last && (this.last.broadcaster === this.last.relay ? "combined" : "split");
-  }
+	/** "combined" (one instance runs both actors) or "split"; null before the first message. */
+	get shape() {
+		return this.last && (this.last.broadcaster === this.last.relay ? "combined" : "split");
+	}
 
-  get moments() {
-    return [...this.#moments.values()];
-  }
+	get moments() {
+		return [...this.#moments.values()];
+	}
 
-  /** The instances of "broadcaster" or "relay" that were heard of lately, the newest first. */
-  names(actor, now = Date.now()) {
-    const lately = [...this.#names[actor]].filter(([, at]) => at >= now - SHOWN_MS);
-    return lately.map(([name]) => name).reverse();
-  }
+	/** The instances of an actor that were heard of lately, the newest first. */
+	names(actor, now = Date.now()) {
+		const lately = [...this.#names[actor]].filter(([, at]) => at >= now - SHOWN_MS);
+		return lately.map(([name]) => name).reverse();
+	}
 
-  /** `median` and `worst` are of the delays from broadcast to page, or null. */
-  tally(now = Date.now()) {
-    const { shown, recovered, gaps, repeated } = this;
-    const reconnects = Math.max(0, this.welcomes - 1);
-    const silence = Math.max(this.#silence, now - (this.#quietFrom ?? now));
-    const sorted = this.#delays.toSorted((one, other) => one - other);
-    const middle = sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1];
-    const median = sorted.length > 0 ? Math.round(middle / 2) : null;
-    return { shown, recovered, gaps, repeated, reconnects, silence, median, worst: this.#worst };
-  }
+	/** `median` and `worst` are of the delays from broadcaster to page, or null. */
+	tally(now = Date.now()) {
+		const { shown, recovered, gaps, repeated } = this;
+		const reconnects = Math.max(0, this.welcomes - 1);
+		const sorted = this.#delays.toSorted((one, other) => one - other);
+		const middle = sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1];
+		const median = sorted.length > 0 ? Math.round(middle / 2) : null;
+		return { shown, recovered, gaps, repeated, reconnects, silence: this.#quiet(now), median, worst: this.#worst };
+	}
 
-  prune(now = Date.now()) {
-    const oldest = now - SHOWN_MS;
-    for (const [key, { at }] of this.#moments) if (at < oldest) this.#moments.delete(key);
-  }
+	prune(now = Date.now()) {
+		const oldest = now - SHOWN_MS;
+		for (const [key, { at }] of this.#moments) if (at < oldest) this.#moments.delete(key);
+	}
 
-  #see(message, now, gap) {
-    const { came, sent_at: sent, relayed_at: relayed, position } = message;
-    const pause = this.last && !gap ? Math.abs(sent - this.last.sent_at) : null;
-    let delay = null;
-    // When it was said; but a live message is seen, however far off the clock of its broadcaster is.
-    let at = Math.min(sent, now);
-    this.last = message;
-    if (came === "live") {
-      this.hops = [position.milliseconds - sent, relayed - position.milliseconds, now - relayed];
-      delay = now - sent;
-      if (delay > SHOWN_MS) at = now;
-      this.#worst = Math.max(this.#worst ?? delay, delay);
-      keep(this.#delays, delay, DELAYS);
-    }
-    this.#name("broadcaster", message.broadcaster, at);
-    this.#name("relay", message.relay, now);
-    if (came === "missed" && this.#resuming) this.#resuming.missed += 1;
-    if (came !== "before") {
-      this.#silence = Math.max(this.#silence, now - (this.#quietFrom ?? now));
-      this.#quietFrom = now;
-    }
-    this.#mark({ at, count: 1, came, delay, pause }, now);
-  }
+	#see(message, now, gap) {
+		const { came, sent_at: sent, relayed_at: relayed, position } = message;
+		const pause = this.last && !gap ? Math.abs(sent - this.last.sent_at) : null;
+		let delay = null;
+		let at = Math.min(sent, now);
+		this.last = message;
+		if (came === "live") {
+			this.hops = [position.milliseconds - sent, relayed - position.milliseconds, now - relayed];
+			delay = now - sent;
+			if (delay > SHOWN_MS) at = now; // the broadcaster's clock is far off, and yet it is seen
+			this.#worst = Math.max(this.#worst ?? delay, delay);
+			keep(this.#delays, delay, DELAYS);
+		}
+		this.#name("broadcaster", message.broadcaster, at);
+		this.#name("relay", message.relay, now);
+		if (came === "missed" && this.#resuming) this.#resuming.missed += 1;
+		if (came !== "before") {
+			this.#silence = this.#quiet(now);
+			this.#quietFrom = now;
+		}
+		this.#mark({ at, count: 1, came, delay, pause }, now);
+	}
 
-  #mark(moment, now) {
-    const key = moment.came + Math.floor(moment.at / MOMENT_MS);
-    const known = this.#moments.get(key);
-    if (!known) this.prune(now);
-    this.#moments.set(key, known ?? moment);
-    if (!known) return;
-    known.count += 1;
-    known.pause = Math.max(known.pause, moment.pause);
-    if (moment.delay !== null) known.delay = Math.max(known.delay, moment.delay);
-  }
+	#quiet(now) {
+		return Math.max(this.#silence, now - (this.#quietFrom ?? now));
+	}
 
-  #name(actor, name, at) {
-    const names = this.#names[actor];
-    names.delete(name);
-    names.set(name, at);
-    if (names.size > NAMES) names.delete(names.keys().next().value);
-  }
+	#mark(moment, now) {
+		const key = moment.came + Math.floor(moment.at / MOMENT_MS);
+		const known = this.#moments.get(key);
+		if (known) {
+			known.count += 1;
+			known.pause = Math.max(known.pause, moment.pause);
+			if (moment.delay !== null) known.delay = Math.max(known.delay, moment.delay);
+		} else {
+			this.prune(now);
+			this.#moments.set(key, moment);
+		}
+	}
 
-  #settle(now) {
-    const told = this.#resuming;
-    this.#resuming = null;
-    return told ? [this.#note(told, now)] : [];
-  }
+	#name(actor, name, at) {
+		const names = this.#names[actor];
+		names.delete(name);
+		names.set(name, at);
+		if (names.size > NAMES) names.delete(names.keys().next().value);
+	}
 
-  #note(event, now) {
-    const noted = { ...event, type: "event", at: now };
-    keep(this.events, noted, EVENTS);
-    return noted;
-  }
+	#settle(now) {
+		const told = this.#resuming;
+		this.#resuming = null;
+		return told ? [this.#note(told, now)] : [];
+	}
+
+	#note(event, now) {
+		const noted = { ...event, type: "event", at: now };
+		keep(this.events, noted, EVENTS);
+		return noted;
+	}
 }

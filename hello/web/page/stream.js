@@ -1,122 +1,133 @@
 // Takes frames and answers what they give to show. It knows neither how they come nor how anything looks.
 
-import { Position } from "./position.js";
+export const KEPT = 500; // entries listed, and ids known: nothing that is listed is shown again
+export const LATEST_TIME = 8.64e15; // milliseconds; the last that a Date can hold
 
-export const KEPT = 500; // entries listed (some 45 minutes), and ids remembered: what is listed is not shown again
-export const LATEST_TIME = 8.64e15; // milliseconds; the last moment that a Date can hold
-
+const FORM = /^(0|[1-9]\d{0,15})-(0|[1-9]\d{0,15})$/;
 const isText = (value) => typeof value === "string";
 const isTime = (value) => Number.isInteger(value) && Math.abs(value) <= LATEST_TIME;
 const isChannel = (value) => ["up", "down"].includes(value);
 const FIELDS = {
-  welcome: { relay: isText, channel: isChannel },
-  status: { channel: isChannel, since: (value) => value === undefined || isTime(value) },
-  message: { id: isText, text: isText, broadcaster: isText, relay: isText, sent_at: isTime, relayed_at: isTime },
+	welcome: { relay: isText, channel: isChannel },
+	status: { channel: isChannel, since: (value = 0) => isTime(value) },
+	message: { id: isText, text: isText, broadcaster: isText, relay: isText, sent_at: isTime, relayed_at: isTime },
 };
 
-export class Stream {
-  relay = null; // the one that welcomed us last
-  channel = null; // "up" or "down", as that relay sees it
-  channelSince = null; // UNIX milliseconds, where the relay said so
-  position = null; // of the last message taken
-  head = null; // the newest position there was at the last welcome
-  welcomes = 0;
-  shown = 0;
-  recovered = 0; // of those: missed
-  gaps = 0;
-  repeated = 0; // came again, unasked, and were dropped
-  #first = null; // the head of the first welcome; what came up to it was before this page
-  #ids = [];
-  #gap = null; // told, but not yet shown
-  #forgotten = null; // the position that a relay would not resume from
-  #again = false; // what is known comes again, since we have begun anew
+/** A pair of integers, never compared as text: 9-0 comes before 10-0. */
+export class Position {
+	constructor(milliseconds, sequence) {
+		this.milliseconds = milliseconds; // UNIX time
+		this.sequence = sequence;
+	}
 
-  /**
-   * What a frame gives to show: messages and gaps, oldest first. A message `came` "live", "missed" (while away) or
-   * "before" the page. A malformed frame throws an Error and changes nothing; unknown types are for newer pages.
-   */
-  take(frame) {
-    check(frame);
-    switch (frame.type) {
-      case "welcome":
-        this.head = frame.head === null ? null : Position.parse(frame.head);
-        if (this.welcomes === 0) this.#first = this.head;
-        this.welcomes += 1;
-        this.relay = frame.relay;
-        this.#gap = null; // told by a connection that ended at once; this relay tells it again, or has what was lost
-        this.#setChannel(frame);
-        break;
-      case "status":
-        this.#setChannel(frame);
-        break;
-      case "gap":
-        this.#gap = makeGap(Position.parse(frame.after), Position.parse(frame.before), true);
-        break;
-      case "message":
-        return this.#takeMessage({ ...frame, position: Position.parse(frame.position) });
-    }
-    return [];
-  }
+	/** Reads MILLISECONDS-SEQUENCE, in decimal without leading zeros, or throws an Error. */
+	static parse(text) {
+		const numbers = isText(text) && FORM.exec(text)?.slice(1).map(Number);
+		if (numbers && numbers.every(Number.isSafeInteger)) return new Position(...numbers);
+		throw new Error(`a position is MILLISECONDS-SEQUENCE, not ${JSON.stringify(text)}`);
+	}
 
-  /** Whether all that there was at the welcome has been taken. */
-  get isUpToDate() {
-    return this.head === null || (this.position !== null && !this.head.isAfter(this.position));
-  }
+	/** Everything is after null. */
+	isAfter(other) {
+		return other === null || (this.milliseconds - other.milliseconds || this.sequence - other.sequence) > 0;
+	}
 
-  /** For a relay that refuses our position: begins anew with its recent messages. Knowing the first, none is lost. */
-  forgetPosition() {
-    this.#forgotten = this.position;
-    this.#again = true;
-    this.position = this.#first = null;
-  }
-
-  #setChannel({ channel, since = null }) {
-    this.channel = channel;
-    this.channelSince = since;
-  }
-
-  #takeMessage(message) {
-    const { id, position } = message;
-    const isAfter = (other) => other === null || position.isAfter(other);
-    if (isAfter(this.head)) this.#again = false;
-    // Anything not after our position has been shown, or told as lost, before.
-    if (!isAfter(this.position)) {
-      this.repeated += 1;
-      return [];
-    }
-    this.position = position;
-    const known = this.#ids.includes(id);
-    const items = this.#gapBefore(message, known);
-    // Known at a second position: published again to a channel that had forgotten the first time.
-    if (known) {
-      if (!this.#again) this.repeated += 1;
-      return items;
-    }
-    keep(this.#ids, id, KEPT);
-    this.shown += 1;
-    message.came = isAfter(this.head) ? "live" : isAfter(this.#first) ? "missed" : "before";
-    if (message.came === "missed") this.recovered += 1;
-    return [...items, message];
-  }
-
-  #gapBefore({ position }, known) {
-    let gap = this.#gap;
-    if (this.#forgotten && !known) gap ??= makeGap(this.#forgotten, position, false);
-    this.#gap = this.#forgotten = null;
-    if (gap) this.gaps += 1;
-    return gap ? [gap] : [];
-  }
+	toString() {
+		return `${this.milliseconds}-${this.sequence}`;
+	}
 }
 
-/** Messages between two positions are lost, or (not certain) may be. */
-const makeGap = (after, before, certain) => ({ type: "gap", after, before, certain });
+export class Stream {
+	relay = null; // that welcomed us last
+	channel = null; // "up" or "down", as that relay sees it
+	channelSince = null; // UNIX milliseconds, where the relay said so
+	position = null; // of the last message taken
+	head = null; // the newest position at the last welcome
+	welcomes = 0;
+	shown = 0;
+	recovered = 0; // of those: missed
+	gaps = 0;
+	repeated = 0; // came again unasked, and were dropped
+	#first = null; // the head of the first welcome; what is not after it is from before this page
+	#ids = [];
+	#gap = null; // told, not yet shown
+	#forgotten = null; // a position that a relay would not resume from
+	#again = false; // what is known comes again: we have begun anew
+
+	/**
+	 * What a frame gives to show, oldest first: messages, which `came` "live", "missed" (while away) or "before" the page,
+	 * and gaps (certain or not). A malformed frame throws an Error and changes nothing; unknown types are for newer pages.
+	 */
+	take(frame) {
+		check(frame);
+		const { type } = frame;
+		if (type === "message") return this.#takeMessage({ ...frame, position: Position.parse(frame.position) });
+		if (type === "gap") {
+			this.#gap = { type, after: Position.parse(frame.after), before: Position.parse(frame.before), certain: true };
+		}
+		if (type === "welcome") {
+			this.head = frame.head === null ? null : Position.parse(frame.head);
+			if (this.welcomes === 0) this.#first = this.head;
+			this.welcomes += 1;
+			this.relay = frame.relay;
+			this.#gap = null; // this relay tells it again, or has what the last one had not
+		}
+		if (type === "welcome" || type === "status") {
+			this.channel = frame.channel;
+			this.channelSince = frame.since ?? null;
+		}
+		return [];
+	}
+
+	/** Whether all that there was at the welcome has been taken. */
+	get isUpToDate() {
+		return !this.head?.isAfter(this.position);
+	}
+
+	/** Begins anew with recent messages, since the relay refuses our position. If we know the first, none is lost. */
+	forgetPosition() {
+		this.#forgotten = this.position;
+		this.#again = true;
+		this.position = this.#first = null;
+	}
+
+	#takeMessage(message) {
+		const { id, position } = message;
+		const isNew = position.isAfter(this.head);
+		if (isNew) this.#again = false;
+		// What is not after our position has been shown, or told as lost.
+		if (!position.isAfter(this.position)) {
+			this.repeated += 1;
+			return [];
+		}
+		this.position = position;
+		const known = this.#ids.includes(id);
+		if (this.#forgotten && !known) {
+			this.#gap ??= { type: "gap", after: this.#forgotten, before: position, certain: false };
+		}
+		const items = this.#gap ? [this.#gap] : [];
+		this.gaps += items.length;
+		this.#gap = this.#forgotten = null;
+		// Known at a second position: published again to a channel that had forgotten the first time.
+		if (known) {
+			if (!this.#again) this.repeated += 1;
+			return items;
+		}
+		keep(this.#ids, id, KEPT);
+		this.shown += 1;
+		message.came = isNew ? "live" : position.isAfter(this.#first) ? "missed" : "before";
+		if (message.came === "missed") this.recovered += 1;
+		return [...items, message];
+	}
+}
 
 function check(frame) {
-  const wrong = Object.entries(FIELDS[frame.type] ?? {}).filter(([field, isGood]) => !isGood(frame[field]));
-  if (wrong.length > 0) throw new Error(`a ${frame.type} with a bad ${wrong.map(([field]) => field).join(", ")}`);
+	const fields = FIELDS[frame.type] ?? {};
+	const wrong = Object.keys(fields).filter((field) => !fields[field](frame[field]));
+	if (wrong.length > 0) throw new Error(`a ${frame.type} with a bad ${wrong.join(", ")}`);
 }
 
-/** Appends to what holds so many items at most, the newest. */
+/** Appends, and drops the oldest beyond `most`. */
 export function keep(array, item, most) {
-  if (array.push(item) > most) array.shift();
+	if (array.push(item) > most) array.shift();
 }
