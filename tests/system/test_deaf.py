@@ -27,9 +27,8 @@ async def test_a_deaf_listener_is_noticed_within_6_seconds(redis_server: RedisSe
     ):
         await browser.see(5)
         redis_server.pause()
-        paused = anyio.current_time()
-        await browser.see_channel("down")
-        assert anyio.current_time() - paused < TOLD_SECONDS
+        with anyio.fail_after(TOLD_SECONDS):
+            await browser.see_channel("down")
         assert (await system.relays[0].get("/readyz")).status == 200
         redis_server.resume()
         await browser.see_channel("up")
