@@ -190,7 +190,7 @@ def test_a_channel_that_is_down_is_told_and_nothing_is_lost_or_repeated_by_it(
     redis_server.kill()
     tab.expect_state("channel-down")
     expect(tab.state).to_contain_text("Connected to relay-1, but its channel has been down since ")
-    tab.expect_cut(1, "lost")
+    tab.expect_cut(1, "down")
     redis_server.start()
     tab.expect_state("connected")
     stream.wait_for(more=5)

@@ -119,7 +119,7 @@ def expect_cut(page: Page, at: int | None, words: str = "") -> None:
     ("frames", "condition", "cut", "words"),
     [
         ([], "connected", None, ""),
-        ([DOWN], "channel-down", 1, "lost"),
+        ([DOWN], "channel-down", 1, "down"),
         ([1012], "moved", 2, "moved"),
         ([1013], "slow", 2, "slow"),
         ([1011], "lost", 2, "lost"),
@@ -218,6 +218,20 @@ def test_the_plot_shows_each_message_at_its_moment_with_its_delay_and_the_pause_
             "img", name=re.compile(r"^5 messages, with pauses of up to 5\.9 min, and 1 event of the line\.$")
         )
     ).to_be_visible()
+
+
+def test_the_plot_lets_go_of_what_is_over_ten_minutes_old_when_nothing_comes_either(paused: Page) -> None:
+    opened = serve_stream(paused, [RELAY, said(NOON - 10, "a")])
+    paused.goto(ORIGIN)
+    expect(paused.locator("html")).to_have_class("connected")
+    paused.clock.run_for(EVERYTHING)
+    shown = []
+    for _ in range(63):  # each 10 s
+        shown.append(len(marks(paused, "live")))
+        send(opened[0], {"type": "beat"})
+        paused.clock.run_for(10_000)
+    assert shown[:59] == [1] * 59
+    assert shown[-1] == 0
 
 
 def test_the_plot_shows_what_became_of_the_connection_and_what_was_lost(noon: Page) -> None:

@@ -39,7 +39,7 @@ export function drawPicture(state) {
 		const isCut = i === cut && condition !== "connecting";
 		const time = i > cut && state.hops ? duration(state.hops[i]) : "";
 		set(hop, "class", isCut ? "hop cut" : i > cut ? "hop" : "hop unknown");
-		write(hop.lastChild, isCut ? (cut === 1 ? "lost" : condition) : time);
+		write(hop.lastChild, isCut ? (cut === 1 ? "down" : condition) : time);
 	});
 	both.classList.toggle("none", state.shape !== "combined");
 	write(words, pathWords(state));

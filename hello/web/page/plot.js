@@ -61,7 +61,7 @@ function fitScale() {
 		svg("rect", { class: "band", x: LEFT, y: high, width: end - LEFT, height: low - high }),
 		...DELAYS.flatMap((delay) => mark(delayY(delay), delay)),
 		...PAUSES.flatMap((pause) => mark(pauseY(pause), pause)),
-		label(LEFT - 6, LINE + 10, "end", "line"),
+		label(LEFT - 6, LINE + 10, "end", "online"),
 		...[9, 6, 3].map((n) => label(end - (n / 10) * (end - LEFT), LABELS, "middle", `−${n} min`)),
 		label(end, LABELS, "end", "now"),
 	);
