@@ -1,7 +1,7 @@
 """The channel in Redis: a stream that is trimmed exactly, and one script that publishes. No other file imports redis.
 
 The stream `hello` holds the truth, the hash `hello:ids` the position of each message id in it, `hello:voice` says who
-speaks, and `hello:mark` up to where others remember what this Redis may have lost. Every publish is also sent to the
+speaks, and `hello:mark` is the highest position that anybody knows. Every publish is also sent to the
 Redis channel `hello`, for whoever listens with `redis-cli SUBSCRIBE hello`; nothing here depends on that.
 
 Whatever the client library would retry or restore by itself is switched off: a command that is sent again in silence
@@ -56,14 +56,9 @@ end
 
 local function remember(stream, mark, position)
   local known = redis.call('GET', mark) or '0-0'
-  if redis.call('EXISTS', stream) == 1 then
-    local info = redis.call('XINFO', 'STREAM', stream)
-    local i = 1
-    while info[i] ~= 'last-generated-id' do i = i + 2 end
-    known = later(known, info[i + 1])  -- it outlives the entries
-  end
-  local last = later(position, known)
-  if last ~= known then redis.call('SET', mark, position) end
+  local foreign = redis.call('XREVRANGE', stream, '+', '(' .. known, 'COUNT', 1)[1]  -- not from our script
+  local last = later(position, foreign and foreign[1] or known)
+  if last ~= known then redis.call('SET', mark, last) end
   return last
 end
 
@@ -98,7 +93,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 PUBLISH = (
     REMEMBER
     + """
-local stream, ids, voice = KEYS[1], KEYS[3], KEYS[4]
+local stream, mark, ids, voice = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local history, speaker = tonumber(ARGV[2]), ARGV[3]
 local id, text, broadcaster, sent_at, json = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
@@ -112,11 +107,20 @@ local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
 if ms <= prev_ms then ms, seq = prev_ms, prev_seq + 1 end
 local position = string.format('%.0f-%.0f', ms, seq)
 
-local excess, forgotten = redis.call('XLEN', stream) + 1 - history, {}
+local length, forgotten = redis.call('XLEN', stream) + 1, {}
+local excess = length - history
 if excess > 0 then forgotten = redis.call('XRANGE', stream, '-', '+', 'COUNT', excess) end
-local added = redis.pcall('XADD', stream, 'MAXLEN', '=', history, position, 'id', id, 'text', text,
-  'broadcaster', broadcaster, 'sent_at', sent_at, 'prev', last)
-if type(added) == 'table' and added.err then return added end
+local function add(at)
+  return redis.pcall('XADD', stream, 'MAXLEN', '=', history, at, 'id', id, 'text', text,
+    'broadcaster', broadcaster, 'sent_at', sent_at, 'prev', last)
+end
+local added = add(position)
+if type(added) == 'table' and string.find(added.err, 'equal or smaller') then
+  added = add('*')  -- above a foreign entry that was deleted again, which only Redis knows of
+end
+if type(added) == 'table' then return added end
+position = added
+redis.call('SET', mark, position)
 redis.call('HSET', ids, id, position)
 
 local function each(entries, visit)
@@ -127,7 +131,7 @@ local function each(entries, visit)
   end
 end
 each(forgotten, function(old) redis.call('HDEL', ids, old) end)
-if redis.call('HLEN', ids) ~= redis.call('XLEN', stream) then  -- one of the two was restored or deleted
+if redis.call('HLEN', ids) ~= math.min(length, history) then  -- one of the two was restored or deleted
   redis.call('DEL', ids)
   each(redis.call('XRANGE', stream, '-', '+'), function(kept, at) redis.call('HSET', ids, kept, at) end)
 end

@@ -167,7 +167,7 @@ def open_channel() -> Iterator[Channel]:
     """A fresh Redis, which keeps nothing on disk: what is measured is the relay."""
     with TemporaryDirectory(prefix="hello-bench-") as directory:
         server = RedisServer(Path(directory), durable=False)
-        server.start()
+        server.start("--stream-node-max-entries", "10")  # as in kustomize/base/redis.conf
         try:
             with redis_client.Redis.from_url(server.url, decode_responses=True) as client:
                 yield Channel(server, client)

@@ -208,6 +208,20 @@ async def test_a_foreign_entry_is_skipped_by_name_and_told_as_a_gap(
         assert ids(await read(channel)) == ["test-2"]
 
 
+async def test_a_foreign_entry_that_was_deleted_again_stops_nobody(redis_server: RedisServer, raw: Redis) -> None:
+    """Redis remembers its position and adds nothing below; it was nobody's message, so that none is missing."""
+    async with open_channel(redis_server.url, history=10) as channel:
+        first = await channel.publish(say(1))
+        foreign = raw.xadd("hello", {"not": "ours"}, id=f"{first.milliseconds + 60_000}-7")
+        raw.xdel("hello", foreign)
+        second = await channel.publish(say(2))
+        third = await channel.publish(say(3))
+        assert str(second) == f"{first.milliseconds + 60_000}-8"
+        assert third > second
+        assert [*map(type, await read(channel, first))] == [Entry, Entry]
+        assert await channel.publish(say(2)) == second
+
+
 async def test_a_wiped_redis_goes_on_where_it_ended(redis_server: RedisServer, raw: Redis) -> None:
     """After a wipe a reader that missed nothing is told nothing, and one that missed something is told."""
     async with open_channel(redis_server.url, history=10) as channel:
