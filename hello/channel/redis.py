@@ -56,7 +56,7 @@ end
 
 local function remember(stream, mark, position)
   local known = redis.call('GET', mark) or '0-0'
-  local foreign = redis.call('XREVRANGE', stream, '+', '(' .. known, 'COUNT', 1)[1]  -- not from our script
+  local foreign = redis.call('XREVRANGE', stream, '+', '(' .. known, 'COUNT', '1')[1]  -- not from our script
   local last = later(position, foreign and foreign[1] or known)
   if last ~= known then redis.call('SET', mark, last) end
   return last
@@ -105,13 +105,13 @@ local prev_ms, prev_seq = parts(last)
 local time = redis.call('TIME')
 local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
 if ms <= prev_ms then ms, seq = prev_ms, prev_seq + 1 end
-local position = string.format('%.0f-%.0f', ms, seq)
+local position = string.format('%d-%d', ms, seq)
 
 local length, forgotten = redis.call('XLEN', stream) + 1, {}
 local excess = length - history
 if excess > 0 then forgotten = redis.call('XRANGE', stream, '-', '+', 'COUNT', excess) end
 local function add(at)
-  return redis.pcall('XADD', stream, 'MAXLEN', '=', history, at, 'id', id, 'text', text,
+  return redis.pcall('XADD', stream, 'MAXLEN', '=', ARGV[2], at, 'id', id, 'text', text,
     'broadcaster', broadcaster, 'sent_at', sent_at, 'prev', last)
 end
 local added = add(position)
