@@ -55,12 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         anyio.run(_run, settings, listeners, backend_options={"use_uvloop": True})
     except* Exception as errors:
-        log.critical("ended by an error", exc_info=errors)
+        log.critical("ended by an error: %s", "; ".join(_told(errors)), exc_info=errors)
         return_code = 1
     else:
         log.info("stopped")
         return_code = 0
     return return_code
+
+
+def _told(error: BaseException) -> list[str]:
+    """What went wrong, apart from where: the errors in a group of groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [words for each in error.exceptions for words in _told(each)]
+    return [f"{type(error).__name__}: {error}"]
 
 
 async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:

@@ -71,17 +71,19 @@ async def run(
             accepted = await voice.say(message)
             (metrics.fenced if accepted is None else metrics.published).inc()
 
-        await actors.start(voice.keep)
-        actors.start_soon(
-            partial(
-                settings.speaks,
+        async def speak() -> None:
+            await settings.speaks(
                 voice.turn,
                 outbox,
                 text=settings.text,
                 instance=settings.instance,
                 interval=(settings.interval_min, settings.interval_max),
             )
-        )
+            # It would keep the voice, and nobody would speak any more.
+            raise RuntimeError(f"{settings.broadcaster} has returned, and an actor never does")
+
+        await actors.start(voice.keep)
+        actors.start_soon(speak)
 
     async with anyio.create_task_group() as servers:
         await servers.start(partial(serve, "operators", operators_app(metrics, lambda: not_ready), servers_stop))

@@ -68,6 +68,25 @@ def test_what_its_image_sets_is_understood(folder: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
+    ("actor", "told"),
+    [
+        ("async def once(turn, outbox, **_): await turn()", "once:once has returned, and an actor never does"),
+        ("async def once(turn, outbox): await turn()", "unexpected keyword argument 'text'"),
+    ],
+)
+def test_an_actor_that_ends_ends_its_process_and_the_first_line_says_why(tmp_path: Path, actor: str, told: str) -> None:
+    """It would hold the voice, so that no other process could speak."""
+    (tmp_path / "once.py").write_text(actor)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}
+    command = [sys.executable, "-m", "hello", "--broadcaster", "once:once", "--port", "0", "--ops-port", "0"]
+    command += ["--log-format", "text"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.splitlines() if "ended by an error" in line]
+    assert told in line
+
+
+@pytest.mark.parametrize(
     ("named", "told"),
     [
         ("clock", "give MODULE:FUNCTION, such as clock:clock"),

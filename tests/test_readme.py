@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hello.metrics import Metrics
 from tests.conftest import missing
 from tests.processes import free_ports
 
@@ -92,3 +93,9 @@ def test_the_command_for_faults_is_understood() -> None:
     asked = [sys.executable, *command[1].split(), "--help"]
     told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert all(f"{option} " in told for option in re.findall(r"--\w+", command[2]))
+
+
+def test_it_names_every_metric() -> None:
+    named = set(re.findall(r"`(hello_\w+)`", README))
+    of_ours = {family.name for family in Metrics().registry.collect() if family.name.startswith("hello_")}
+    assert {name.removesuffix("_total") for name in named} == of_ours
