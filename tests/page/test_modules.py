@@ -309,8 +309,10 @@ def test_the_page_tells_how_long_it_waits_and_begins_anew_only_after_10_seconds_
     expect(following).to_have_text("Trying again in 1 s, attempt 2.")
     page.clock.run_for(450)
     expect(following).to_have_text("Trying again in 1 s, attempt 3.")
+    expect(page.locator("#state")).to_have_text("No relay can be reached, since 12:00:01.")
     page.clock.run_for(900)
     expect(following).to_have_text("Trying again in 2 s, attempt 4.")  # connected, but not for long
+    expect(page.locator("#state")).to_have_text("The connection was lost at 12:00:03.")
     page.clock.run_for(1000)
     expect(following).to_have_text("Trying again in 1 s, attempt 4.")
     page.clock.run_for(800)
