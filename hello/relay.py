@@ -8,12 +8,13 @@ from anyio.abc import TaskStatus
 
 from hello.audience import Audience
 from hello.channel import Batch
+from hello.feed import BLOCK
 from hello.message import Gap
 from hello.metrics import Metrics
 
-# Entries passed on in one turn of the event loop: nobody waits long for them, and who has been given everything is
-# given them at once, so that it does not fall behind where the channel has much to say.
-PIECE = 50
+# Bytes of frames passed on in one turn of the event loop: nobody waits long for them, and who has been given everything
+# is given them in one write, so that it does not fall behind where the channel has much to say.
+PIECE = BLOCK - 512  # a message less than what a reader takes at once
 
 
 async def relay(
@@ -29,16 +30,21 @@ async def relay(
     """
     started = False
     async for batch in inbox:
-        for start in range(0, len(batch), PIECE):
-            for item in batch[start : start + PIECE]:
-                if isinstance(item, Gap):
-                    metrics.gaps.labels("relay").inc()
-                elif (relayed := audience.append(item)) is not None and started:  # history is not news
+        size = 0
+        for item in batch:
+            if isinstance(item, Gap):
+                metrics.gaps.labels("relay").inc()
+                continue
+            if size > PIECE:
+                audience.wake()
+                size = 0
+                await anyio.lowlevel.checkpoint()
+            if (relayed := audience.append(item)) is not None:
+                size += len(relayed.frame.json)
+                if started:  # history is not news
                     metrics.relayed.inc()
                     metrics.relay_seconds.observe(max(0, relayed.relayed_at - relayed.message.sent_at) / 1000)
-            audience.wake()
-            if start + PIECE < len(batch):
-                await anyio.lowlevel.checkpoint()
+        audience.wake()
         if not batch and not started:
             started = True
             task_status.started()

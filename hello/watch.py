@@ -48,9 +48,7 @@ from hello.message import ORIGIN, Malformed, Message, Position, now_ms
 SILENCE = 25.0  # without any frame the line is dead
 OPENING = 10.0  # from attempt to first frame
 STEADY = 10.0  # up for so long, and attempts count anew
-FIRST_PAUSE = 1.0  # at most, before the first attempt
-BASE_PAUSE = 0.5  # at most, before the second; it doubles from there
-LONGEST_PAUSE = 5.0
+PAUSES = (1.0, 0.5, 1.0, 2.0, 4.0, 5.0)  # at most, before each attempt, and the last before all others
 RECENT = 50  # messages to begin anew with
 REASONS = {1012: "moved", 1013: "slow"}  # by close code; anything else is "lost"
 
@@ -310,10 +308,7 @@ def stream_address(url: str) -> str:
 
 def longest_pause(reason: str, attempt: int) -> float:
     """Seconds, at most, before an attempt, counted from 1, after an end for this reason."""
-    if reason == "slow":
-        return LONGEST_PAUSE  # the slow come back later, not soon
-    doublings = min(attempt - 2, 9)  # more would only make the number longer
-    return FIRST_PAUSE if attempt == 1 else min(BASE_PAUSE * 2.0**doublings, LONGEST_PAUSE)
+    return PAUSES[-1 if reason == "slow" else min(attempt, len(PAUSES)) - 1]  # the slow come back later, not soon
 
 
 async def stay_connected(

@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "hello.broadcaster": {"hello.message"},
     "hello.feed": {"hello.log", "hello.message"},
     "hello.audience": {"hello.feed", "hello.message", "hello.metrics"},
-    "hello.relay": {"hello.audience", "hello.channel", "hello.message", "hello.metrics"},
+    "hello.relay": {"hello.audience", "hello.channel", "hello.feed", "hello.message", "hello.metrics"},
     "hello.supervisor": {"hello.channel", "hello.message", "hello.metrics"},
     "hello.web": set(),
     "hello.web.origin": set(),

@@ -410,8 +410,11 @@ def test_the_numbers_are_those_of_the_page() -> None:
         name: float(value.replace("_", ""))
         for name, value in re.findall(r"const (\w+) = ([\d_]+);", connection + stream)
     }
-    for name in ("SILENCE", "OPENING", "STEADY", "FIRST_PAUSE", "BASE_PAUSE", "LONGEST_PAUSE"):
+    for name in ("SILENCE", "OPENING", "STEADY"):
         assert getattr(watch, name) * 1000 == numbers[f"{name}_MS"]
+    pauses = re.search(r"const PAUSES_MS = \[(.+)\];", connection)
+    assert pauses is not None
+    assert [seconds * 1000 for seconds in watch.PAUSES] == [float(each) for each in pauses[1].split(",")]
     assert (numbers["RECENT"], numbers["KEPT"]) == (watch.RECENT, watch.KEPT)
     reasons = re.search(r"const REASONS = \{(.+)\};", connection)
     assert reasons is not None
@@ -554,8 +557,7 @@ async def followed(*scripts: Any, last: int = 0) -> tuple[list[Item], Tally, lis
 
 @pytest.fixture
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FIRST_PAUSE", "BASE_PAUSE", "LONGEST_PAUSE"):
-        monkeypatch.setattr(watch, name, 0.0)
+    monkeypatch.setattr(watch, "PAUSES", (0.0,))
 
 
 def ends(items: Sequence[Item]) -> list[tuple[str, str]]:

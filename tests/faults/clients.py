@@ -24,9 +24,7 @@ from tests.faults.checker import ClientLog, Seen, State, Told
 SILENCE = 25.0
 OPENING = 10.0
 STEADY = 10.0
-FIRST_PAUSE = 1.0
-BASE_PAUSE = 0.5
-LONGEST_PAUSE = 5.0
+PAUSES = (1.0, 0.5, 1.0, 2.0, 4.0, 5.0)
 RECENT = 50  # messages
 
 LONG_AWAY = 0.2  # of the times that a wanderer is away, which share is longer than the history
@@ -85,8 +83,8 @@ class Client:
             if up > STEADY:
                 attempt = 0
             attempt += 1
-            limit = FIRST_PAUSE if attempt == 1 else min(BASE_PAUSE * 2.0 ** min(attempt - 2, 9), LONGEST_PAUSE)
-            await anyio.sleep(self._luck.uniform(0, LONGEST_PAUSE if reason == 1013 else limit))
+            limit = PAUSES[-1 if reason == 1013 else min(attempt, len(PAUSES)) - 1]
+            await anyio.sleep(self._luck.uniform(0, limit))
 
     async def _listen(self) -> tuple[float, int | None]:
         """Connect and take frames until the end; for how long it was up, and the code that it was closed with."""
