@@ -63,6 +63,7 @@ async def test_much_is_passed_on_in_pieces_of_one_write_with_a_turn_for_others_b
             await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
 
+    turns.append(len(browser.taken))
     pieces = browser.taken[1:]
     assert all(len(times) == 1 for times in pieces), "no more than one write each"
     assert sum(map(sum, pieces)) / BLOCK + 1 > len(pieces) * 0.9, "nor fewer messages in one than there is room for"
