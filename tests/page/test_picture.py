@@ -261,6 +261,7 @@ def test_the_plot_shows_what_became_of_the_connection_and_what_was_lost(noon: Pa
     assert plot is not None
     assert (box["x"] - plot["x"]) / plot["width"] == pytest.approx(0.7, abs=0.02)
     assert box["width"] / plot["width"] == pytest.approx(0.2, abs=0.02)
+    expect(noon.locator("#tally .lost")).to_have_text("Lost (gaps)1")
     spans = noon.locator("#plot .span").evaluate_all("spans => spans.map(({ classList }) => classList[1])")
     assert spans == ["connecting", "connected", "lost", "resumed"]
 

@@ -26,6 +26,7 @@ export function drawTally(state) {
 		if (!tally.children[i]) tally.append(html("div", {}, html("dt", {}, name), html("dd")));
 		write(tally.children[i].lastChild, figure);
 	});
+	set(tally.children[2], "class", state.gaps > 0 ? "lost" : "");
 }
 
 export function offerCopy(state) {

@@ -12,7 +12,7 @@ const NAMES = 20; // of each actor
 export class State extends Stream {
 	link = { state: "connecting", since: 0, attempt: 0, retryAt: null }; // see connection.js
 	last = null; // the newest message
-	hops = null; // of the newest live message: to the channel, to the relay, to the page
+	hops = null; // from each to the next, of the newest live message
 	events = []; // oldest first: {type: "event", at, kind, …}
 	#moments = new Map(); // {at, count, came, delay, pause}; the worst delay and pause of a grain, or null
 	#names = { broadcaster: new Map(), relay: new Map() }; // to when each was heard of last, in this order

@@ -120,7 +120,6 @@ export function plotWords(moments, events) {
 	return `${some(messages, "message")}, with pauses of up to ${pause}, and ${some(events, "event")} of the line.`;
 }
 
-/** All of it, to be pasted into an issue. */
 export function reportWords(state, now = Date.now()) {
 	const iso = (moment) => new Date(moment).toISOString();
 	return [
