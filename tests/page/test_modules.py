@@ -123,6 +123,35 @@ def test_a_stream_answers_what_there_is_to_show(blank: Page, frames: list[object
     assert run(blank, "stream", body, frames) == [shown, len(shown) - gaps, gaps]
 
 
+@pytest.mark.parametrize(
+    ("frames", "repeated"),
+    [
+        pytest.param([WELCOME, message("1-0", "a"), message("1-0", "a")], 1, id="a position comes again"),
+        pytest.param([WELCOME, message("1-0", "a"), message("2-0", "a")], 1, id="an id comes again"),
+        pytest.param(
+            [message("1-0", "a"), REFUSED, {**WELCOME, "head": "1-0"}, message("1-0", "a")],
+            0,
+            id="what comes again is asked for, since we begin anew",
+        ),
+        pytest.param(
+            [
+                *[message("1-0", "a"), REFUSED, {**WELCOME, "head": "1-0"}, message("1-0", "a")],
+                *[message("2-0", "b"), message("3-0", "a")],
+            ],
+            1,
+            id="but not what is said after that",
+        ),
+    ],
+)
+def test_a_stream_counts_what_comes_again_unasked(blank: Page, frames: list[object], repeated: int) -> None:
+    body = """
+        const stream = new m.Stream();
+        for (const frame of a) frame.type === "our position is refused" ? stream.forgetPosition() : stream.take(frame);
+        return stream.repeated;
+    """
+    assert run(blank, "stream", body, frames) == repeated
+
+
 def test_a_stream_remembers_as_many_ids_as_the_list_keeps_and_no_more(blank: Page) -> None:
     body = """
         const stream = new m.Stream();
