@@ -392,4 +392,4 @@ def test_nothing_runs_over_the_edge_even_with_the_longest_names(page: Page, widt
     page.goto(ORIGIN)
 
     expect(page.locator("#messages > li")).to_have_count(4)  # and that it is connected
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -412,7 +412,7 @@ def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Pag
     def expect_state(state: str) -> None:
         expect(page.locator("html")).to_have_class(state)
         page.evaluate("new Promise((drawn) => setTimeout(requestAnimationFrame, 150, drawn))")
-        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
     expect_state("connected")
     send(opened[0], *(said(now + n, f"m{n}", **pod) for n in range(30)))
@@ -436,7 +436,7 @@ def test_letters_of_twice_the_size_run_over_no_edge(page: Page) -> None:
     serve_stream(page, [RELAY, said(NOON, "a")])
     page.goto(ORIGIN)
     expect(page.locator("#messages > li")).to_have_count(2)
-    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 # For everyone.
