@@ -222,6 +222,20 @@ async def test_a_foreign_entry_that_was_deleted_again_stops_nobody(redis_server:
         assert await channel.publish(say(2)) == second
 
 
+@pytest.mark.parametrize("how", ["the entry", "the stream"])
+async def test_a_message_that_was_deleted_again_is_told_as_a_gap(
+    redis_server: RedisServer, raw: Redis, how: str
+) -> None:
+    """By the next one too who comes to speak and has seen nothing: Redis itself knows how far it had come."""
+    async with open_channel(redis_server.url, history=10) as channel:
+        first, second = [await channel.publish(say(number)) for number in (1, 2)]
+    raw.xdel("hello", str(second)) if how == "the entry" else raw.delete("hello")
+    async with open_channel(redis_server.url, history=10) as another:
+        third = await another.publish(say(3))
+        assert third > second
+        assert (await read(another, first))[0] == Gap(first, third)
+
+
 async def test_a_wiped_redis_goes_on_where_it_ended(redis_server: RedisServer, raw: Redis) -> None:
     """After a wipe a reader that missed nothing is told nothing, and one that missed something is told."""
     async with open_channel(redis_server.url, history=10) as channel:
