@@ -20,8 +20,7 @@ NOTE = """
     const note = (...what) => window.noted.push([Date.now() / 1000, ...what]);
     const list = document.getElementById("messages");
     new MutationObserver((changes) => {
-      // What is drawn at once stands in the list's order, the newest first.
-      for (const { dataset, className } of changes.flatMap((change) => [...change.addedNodes].reverse())) {
+      for (const { dataset, className } of changes.flatMap((change) => [...change.addedNodes])) {
         if (className === "gap") note("gap", dataset.after, dataset.before);
         else if (dataset.id) note("message", dataset.position, dataset.id);
       }

@@ -30,8 +30,8 @@ class Tab:
         self.page = page
         self.root = page.locator("html")  # its class is the state of the connection
         self.state = page.locator("#state")  # in words
-        self.entries = page.locator("#messages > li:not(.event)")  # messages and gaps
-        self.events = page.locator("#messages > li.event p")  # what became of the connection, newest first
+        self.entries = page.locator("#messages > li:not(.event)")  # messages and gaps, oldest first
+        self.events = page.locator("#messages > li.event p")  # what became of the connection, oldest first
         self.gaps = page.locator("#messages > li.gap")
         self.complaints: list[str] = []
         self.addresses: list[str] = []  # all that was requested, WebSockets included
@@ -62,7 +62,7 @@ class Tab:
 
     def expect_newest(self, said: Said) -> None:
         """Wait until this is the newest message in the list."""
-        expect(self.entries.first).to_have_attribute("data-id", said.id, timeout=START_MS)
+        expect(self.entries.last).to_have_attribute("data-id", said.id, timeout=START_MS)
 
     def expect_messages(self, count: int) -> None:
         """Wait until the list has so many entries, or more."""
@@ -77,8 +77,8 @@ class Tab:
 
     def expect_events(self, *words: str) -> None:
         """Wait until these patterns are the newest entries on what became of the connection, newest first."""
-        for n, pattern in enumerate(words):
-            expect(self.events.nth(n)).to_have_text(re.compile(f"^{pattern}$"), timeout=START_MS)
+        for n, pattern in enumerate(words, 1):
+            expect(self.events.nth(-n)).to_have_text(re.compile(f"^{pattern}$"), timeout=START_MS)
 
     def expect_cut(self, hop: int, word: str) -> None:
         """Wait until the picture has the path cut before the channel's (1) or the relay's (2) next, with this word."""
@@ -95,7 +95,7 @@ class Tab:
         found = self.page.locator("#messages > li[data-id]").evaluate_all(
             "entries => entries.map(({ dataset }) => [dataset.position, dataset.id])"
         )
-        return [Said(position, message_id) for position, message_id in reversed(found)]
+        return [Said(position, message_id) for position, message_id in found]
 
     def foreign(self) -> list[str]:
         """The addresses of another origin than the page's own that were requested."""

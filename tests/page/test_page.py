@@ -57,8 +57,8 @@ def test_a_message_is_shown_with_its_time_its_broadcaster_and_its_relay(tab: Tab
 
     start_hello("broadcaster", instance="broadcaster-1", text="Good <b>morning</b>")
 
-    expect(tab.entries.first).to_be_visible(timeout=START_MS)
-    newest = tab.entries.first
+    expect(tab.entries.last).to_be_visible(timeout=START_MS)
+    newest = tab.entries.last
     expect(newest.locator("time")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
     expect(newest.locator(".text")).to_have_text("Good <b>morning</b>")
     expect(newest.locator(".path")).to_have_text("said by broadcaster-1, passed on by relay-1")
@@ -174,7 +174,7 @@ def test_history_that_passed_while_the_page_was_away_is_told_as_a_gap(
     assert len(kept) == history
     assert tab.shown() == before + kept
     expect(tab.gaps).to_have_count(1)
-    expect(tab.entries.nth(history)).to_have_class("gap")
+    expect(tab.entries.nth(-1 - history)).to_have_class("gap")
     expect(tab.gaps).to_have_attribute("data-after", before[-1].position)
     expect(tab.gaps).to_have_attribute("data-before", kept[0].position)
     expect(tab.gaps).to_contain_text("are lost")

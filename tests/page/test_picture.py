@@ -1,8 +1,9 @@
-"""What a person sees of the system: the picture, the plot, the tally, the copy, in a real Chromium.
+"""What a person sees of the system: the picture, the plot, the tally, the copy, the log, in a real Chromium.
 
 The relays are the test's own words, so that each state can be had at a moment; real ones are in test_page.py.
 """
 
+import itertools
 import json
 import re
 from importlib.util import find_spec
@@ -352,6 +353,59 @@ def test_the_button_copies_all_that_the_page_has_seen_as_text(browser: Browser, 
             assert line in lines
 
 
+# The log.
+
+
+def test_the_log_stays_at_its_end_unless_someone_has_gone_back_in_it_to_read(page: Page) -> None:
+    page.set_viewport_size({"width": 1100, "height": 1200})
+    opened = serve_stream(page, [RELAY])
+    page.goto(ORIGIN)
+    log = page.get_by_role("list", name="What happened")
+    spoken = itertools.count()
+
+    def say(count: int) -> None:
+        """Wait until so many more messages are drawn."""
+        numbers = list(itertools.islice(spoken, count))
+        send(opened[0], *(said(NOON + n, f"m{n}") for n in numbers))
+        expect(log.locator("li").last).to_have_attribute("data-id", f"m{numbers[-1]}")
+        settle()
+
+    def settle() -> None:
+        page.evaluate(f"new Promise((drawn) => setTimeout(requestAnimationFrame, {EVERYTHING}, drawn))")
+
+    def expect_end() -> None:
+        settle()
+        assert log.evaluate(left) < 2
+
+    left = "log => log.scrollHeight - log.clientHeight - log.scrollTop"  # pixels to its end
+    expect(log.locator("li")).to_have_count(1)
+    for count in [1, 5, 100, 300, 1, 80, 20, 1]:  # past what it keeps
+        say(count)
+        expect_end()
+
+    read = log.locator("[data-id=m250]")
+    read.scroll_into_view_if_needed()
+    say(1)
+    before = read.bounding_box()
+    for count in [1, 30, 100]:  # of the oldest as many go
+        say(count)
+        assert read.bounding_box() == before
+
+    expect(log).to_have_attribute("tabindex", "0")  # for Safari; other browsers reach all that scrolls
+    log.focus()
+    page.keyboard.press("End")
+    page.wait_for_function(f"log => ({left})(log) < 2", arg=log.element_handle())
+    say(30)
+    expect_end()
+
+    for width, height in [(1100, 900), (1100, 1200), (1100, 900), (700, 800), (1000, 1000)] * 3:
+        page.set_viewport_size({"width": width, "height": height})  # as when an edge of the window is dragged
+        page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    expect_end()
+    say(1)
+    expect_end()
+
+
 # Tabs in the background, and several of them.
 
 
@@ -368,7 +422,7 @@ def test_nothing_is_drawn_where_nobody_looks_but_the_title_tells_and_a_look_show
     noon.evaluate("window.looking = true; document.dispatchEvent(new Event('visibilitychange'))")
 
     expect(noon.locator("#messages > li")).to_have_count(KEPT)
-    expect(noon.locator("#messages > li[data-id]").first).to_have_attribute("data-id", f"m{3 * KEPT - 1}")
+    expect(noon.locator("#messages > li[data-id]").last).to_have_attribute("data-id", f"m{3 * KEPT - 1}")
 
 
 def test_two_tabs_do_not_disturb_each_other(noon: Page) -> None:
@@ -388,13 +442,9 @@ def test_two_tabs_do_not_disturb_each_other(noon: Page) -> None:
 NOTE_SHIFTS = """
   window.shifts = [];
   new PerformanceObserver((list) => {
-    for (const { value, sources } of list.getEntries()) {
-      // What is put in at the top of the list moves what is below it, and cannot but do so.
-      const moved = sources.filter(({ node }) => !(node?.parentElement ?? node)?.closest("#messages"));
-      const tell = ({ node, previousRect: { x, y }, currentRect }) =>
-        `${(node?.parentElement ?? node)?.outerHTML.slice(0, 60)} from ${x} ${y} to ${currentRect.x} ${currentRect.y}`;
-      if (moved.length > 0) window.shifts.push([value, ...moved.map(tell)]);
-    }
+    const tell = ({ node, previousRect: { x, y }, currentRect }) =>
+      `${(node?.parentElement ?? node)?.outerHTML.slice(0, 60)} from ${x} ${y} to ${currentRect.x} ${currentRect.y}`;
+    for (const { value, sources } of list.getEntries()) window.shifts.push([value, ...sources.map(tell)]);
   }).observe({ type: "layout-shift", buffered: true });
 """
 
@@ -403,7 +453,7 @@ NOTE_SHIFTS = """
 def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Page, width: int) -> None:
     pod = {"broadcaster": "broadcaster-5d9c7b6f4-x2x4z", "relay": "relay-7c6d5f9b88-bbbbb"}
     welcome = {**WELCOME, "relay": pod["relay"]}
-    page.set_viewport_size({"width": width, "height": 1700})
+    page.set_viewport_size({"width": width, "height": 2000})  # all is in view
     page.add_init_script(NOTE_SHIFTS)
     opened = serve_stream(page, [welcome], [welcome], [1013], [])
     page.goto(ORIGIN)
@@ -415,8 +465,9 @@ def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Pag
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
     expect_state("connected")
-    send(opened[0], *(said(now + n, f"m{n}", **pod) for n in range(30)))
-    expect(page.locator("#messages > li")).to_have_count(31)
+    for first, after in itertools.pairwise([0, 1, 30, KEPT, KEPT + 1, KEPT + 20]):
+        send(opened[0], *(said(now + n, f"m{n}", **pod) for n in range(first, after)))
+        expect(page.locator("#messages > li").last).to_have_attribute("data-id", f"m{after - 1}")
     send(opened[0], said(now + 5000, "ahead", **pod), {**DOWN, "since": now})
     expect_state("channel-down")
     opened[0].close(code=1012)

@@ -3,11 +3,11 @@
 const SILENCE_MS = 25_000; // 2.5 of the relay's beats
 const OPENING_MS = 10_000; // to the first frame; the browser's own limit is minutes
 const STEADY_MS = 10_000; // up for so long, and the pauses begin anew
-// At most, before each attempt, and the last before all others: a page is back within 5 s of the network.
+// At most, by attempt, the last for all others: a page is back within 5 s of the network.
 const PAUSES_MS = [1000, 500, 1000, 2000, 4000, 5000];
 const ENQUIRE_EVERY = 5; // failed attempts
 const RECENT = 50; // messages to begin with
-const REASONS = { 1012: "moved", 1013: "slow" }; // by close code; anything else is "lost"
+const REASONS = { 1012: "moved", 1013: "slow" }; // by close code; others are "lost"
 
 /** Milliseconds, drawn at random: pages that are lost together do not return together. */
 export function pauseBefore(attempt, random = Math.random) {
@@ -77,12 +77,12 @@ function listen(url, hear, opened) {
 async function isRefused(position) {
 	if (position === null) return false;
 	const signal = AbortSignal.timeout(OPENING_MS);
-	const answer = await fetch(address("events", position), { signal }).catch(() => null); // that is no refusal
+	const answer = await fetch(address("events", position), { signal }).catch(() => null);
 	answer?.body?.cancel();
 	return answer?.status === 400;
 }
 
-/** Relative to the page's own address: a path prefix before both is kept. */
+/** Beside the page's own address: a path prefix is kept. */
 function address(path, position) {
 	const url = new URL(path, document.baseURI);
 	if (path === "ws") url.protocol = url.protocol.replace("http", "ws");

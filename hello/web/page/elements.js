@@ -14,7 +14,7 @@ export function set(element, attribute, value) {
 	if (element.getAttribute(attribute) !== value) element.setAttribute(attribute, value);
 }
 
-/** A status is read aloud each time that it is written, with equal text too. */
+/** A status is read aloud each time it is written, with equal text too. */
 export function write(element, text) {
 	if (element.textContent !== text) element.textContent = text;
 }

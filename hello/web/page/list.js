@@ -1,4 +1,4 @@
-// Draws what there is to show as a list, newest first, and has it read aloud.
+// Draws what there is to show as a log, and has it read aloud.
 
 import { byId, html } from "./elements.js";
 import { keep, KEPT } from "./stream.js";
@@ -7,21 +7,31 @@ import { clock, eventWords, gapWords, newsWords } from "./words.js";
 const SPOKEN_MS = 5000; // between two announcements: a flood is told as a number
 
 const [list, news] = ["messages", "news"].map(byId);
-const waiting = []; // oldest first, to be drawn
+const waiting = []; // to be drawn
 let unspoken = 0;
 let last = null;
 let spokenAt = -Infinity;
+let end = 0; // where the log was left, or Infinity
+
+new ResizeObserver(drawList).observe(list);
 
 /** Takes messages, gaps and events, oldest first. */
 export function add(items) {
 	for (const item of items) keep(waiting, item, KEPT);
 }
 
-/** Puts what is waiting at the top, and drops the oldest beyond KEPT. */
+/** Puts what is waiting at the end, which stays in view unless someone has gone back. */
 export function drawList() {
 	const items = waiting.splice(0);
-	list.prepend(...items.map(drawItem).reverse());
-	while (list.childElementCount > KEPT) list.lastElementChild.remove();
+	const follows = list.scrollTop >= Math.min(end, list.scrollHeight - list.clientHeight) - 1;
+	list.append(...items.map(drawItem));
+	if (follows) list.scrollTop = list.scrollHeight;
+	end = follows ? list.scrollTop : Infinity;
+	// In a frame of its own, where the browser holds what is in view.
+	requestAnimationFrame(() => {
+		while (list.childElementCount > KEPT) list.firstElementChild.remove();
+		if (follows) end = list.scrollTop;
+	});
 	speak(items.filter(({ type, came }) => came === "live" || type === "gap"));
 }
 

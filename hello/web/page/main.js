@@ -1,4 +1,4 @@
-// Introduces the connection, the state and the drawings to each other.
+// Brings the connection, the state and the drawings together.
 
 import { stayConnected } from "./connection.js";
 import { add, drawList } from "./list.js";
@@ -7,7 +7,7 @@ import { drawPicture, pulse } from "./picture.js";
 import { drawPlot } from "./plot.js";
 import { State } from "./state.js";
 
-const COUNT_DOWN_MS = 250; // the next attempt is told in seconds, and this far off at most
+const COUNT_DOWN_MS = 250; // the next attempt is told so far off at most
 const MOVE_ON_MS = 1000; // the plot and the tally
 const DRAW_MS = 100; // between two drawings, at least: a flood costs no more
 

@@ -18,7 +18,7 @@ export function drawPanel(state) {
 	write(sentence, long);
 	write(next, nextWords(link));
 	document.title = `Hello: ${short}`;
-	set(icon, "href", ["connecting", "connected"].includes(condition) ? ordinary : red);
+	set(icon, "href", condition.startsWith("connect") ? ordinary : red);
 }
 
 export function drawTally(state) {

@@ -1,9 +1,9 @@
-// Draws the path of a message, in the shape that runs: broadcaster, channel, relay, page, and the hops between them.
+// Draws the path of a message, in the shape that runs: four boxes, and the hops between them.
 
 import { byId, set, svg, write } from "./elements.js";
 import { boxWords, duration, pathWords } from "./words.js";
 
-const STEP = 118; // from each box to the next, in units of the drawing
+const STEP = 118; // from box to box, in units of the drawing
 const HEIGHT = 82; // of a box
 const LETTERS = 28; // of a line; the ends of pods' names differ
 const PULSE_MS = 900;
@@ -27,7 +27,7 @@ const hops = [0, 1, 2].map((i) =>
 const light = svg("circle", { class: "pulse", r: 6, cx: 152 });
 picture.append(...hops, light, ...boxes);
 
-/** What lies behind a cut is drawn as it was when it was heard of last. */
+/** What lies behind a cut is drawn as when it was heard of last. */
 export function drawPicture(state) {
 	const { condition, cut } = state;
 	boxWords(state).forEach((lines, i) => {

@@ -4,18 +4,18 @@ import { byId, set, svg, write } from "./elements.js";
 import { SHOWN_MS } from "./state.js";
 import { duration, eventWords, plotWords } from "./words.js";
 
-// In units of the drawing, which is so high, and as wide as there is room.
+// In units of the drawing, which is as wide as there is room.
 const HEIGHT = 212;
-const [LEFT, RIGHT] = [56, 6]; // beside the plot; on the left are the scales
+const [LEFT, RIGHT] = [56, 6]; // beside the plot, for the scales
 const [TOP, DELAY_BASE, PAUSE_TOP, PAUSE_BASE, LINE, LABELS] = [8, 92, 112, 160, 174, 202];
-const DELAYS = [1, 100, 10_000]; // milliseconds, on a logarithmic scale
+const DELAYS = [1, 100, 10_000]; // milliseconds, logarithmic
 const PAUSES = [1000, 10_000]; // milliseconds, as usual
 const LONGEST = 15_000;
-// A mark's height at least: what was not live has no delay. The later are drawn over the earlier.
+// A mark's least height: what was not live has no delay. Later ones are drawn over earlier.
 const HIGH = { before: 4, missed: 12, live: 1 };
 
 const plot = byId("plot");
-const words = svg("title", { id: "plot-words" });
+const words = svg("title");
 const scale = svg("g");
 const pauses = svg("path", { class: "pauses" });
 const marks = Object.entries(HIGH).map(([kind, high]) => [kind, high, svg("path", { class: kind })]);

@@ -54,7 +54,6 @@ export class State extends Stream {
 		return ended ? [...this.#settle(now), this.#note({ kind: link.state }, now)] : [];
 	}
 
-	/** The state of the link; where that is open, "connected" or "channel-down". */
 	get condition() {
 		if (this.link.state !== "open") return this.link.state;
 		return this.channel === "down" ? "channel-down" : "connected";
@@ -65,7 +64,7 @@ export class State extends Stream {
 		return { connected: -1, "channel-down": 1 }[this.condition] ?? 2;
 	}
 
-	/** "combined" (one instance runs both actors) or "split"; null before the first message. */
+	/** "combined" (one instance is both actors) or "split"; null before any message. */
 	get shape() {
 		return this.last && (this.last.broadcaster === this.last.relay ? "combined" : "split");
 	}
@@ -74,7 +73,7 @@ export class State extends Stream {
 		return [...this.#moments.values()];
 	}
 
-	/** The instances of an actor that were heard of lately, the newest first. */
+	/** An actor's instances that were heard of lately, newest first. */
 	names(actor, now = Date.now()) {
 		const lately = [...this.#names[actor]].filter(([, at]) => at >= now - SHOWN_MS);
 		return lately.map(([name]) => name).reverse();
@@ -104,7 +103,7 @@ export class State extends Stream {
 		if (came === "live") {
 			this.hops = [position.milliseconds - sent, relayed - position.milliseconds, now - relayed];
 			delay = now - sent;
-			if (delay > SHOWN_MS) at = now; // the broadcaster's clock is far off, and yet it is seen
+			if (delay > SHOWN_MS) at = now; // its clock is far off
 			this.#worst = Math.max(this.#worst ?? delay, delay);
 			keep(this.#delays, delay, DELAYS);
 		}

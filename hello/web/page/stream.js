@@ -79,7 +79,7 @@ export class Stream {
 		return [];
 	}
 
-	/** Whether all that there was at the welcome has been taken. */
+	/** Whether all up to the welcome has been taken. */
 	get isUpToDate() {
 		return !this.head?.isAfter(this.position);
 	}

@@ -7,7 +7,7 @@ const DATE_AND_CLOCK = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", t
 const { format: count } = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 1 });
 const UNITS = Object.entries({ h: 3_600_000, min: 60_000, s: 1000, ms: 1 });
 
-/** A moment (UNIX milliseconds) on the reader's clock; with the date where that is not today's. */
+/** UNIX milliseconds on the reader's clock, with the date where that is not today's. */
 export function clock(moment, now = Date.now()) {
 	const date = new Date(Math.min(moment, LATEST_TIME)); // a position may be beyond all dates
 	const isToday = date.toDateString() === new Date(now).toDateString();
@@ -23,7 +23,7 @@ export function duration(time) {
 
 const some = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 
-/** How the connection stands: a word or two for the title, and a sentence. */
+/** The state, for the title and as a sentence. */
 export function stateWords({ condition, link, relay, channelSince }) {
 	const down = channelSince === null ? "is down" : `has been down since ${clock(channelSince)}`;
 	return {
@@ -33,7 +33,6 @@ export function stateWords({ condition, link, relay, channelSince }) {
 	}[condition] ?? ["reconnecting", eventWords({ kind: condition, at: link.since })];
 }
 
-/** When the next attempt comes; empty while there is none to come. */
 export function nextWords({ state, attempt, retryAt }, now = Date.now()) {
 	if (state === "open" || state === "connecting") return "";
 	const when = retryAt === null ? "now" : `in ${Math.max(1, Math.ceil((retryAt - now) / 1000))} s`;
