@@ -272,6 +272,29 @@ def test_the_list_has_the_newest_last_and_does_not_grow_beyond_its_bound(page: P
     assert shown == [f"id-{n}" for n in range(600 - KEPT, 600)]
 
 
+def test_the_list_stays_at_its_end_whatever_its_height_becomes_between_two_drawings(page: Page) -> None:
+    body = """
+        const { Position } = await import("/page/stream.js");
+        const list = document.querySelector("ol");
+        const ends = [];
+        const resize = async (height) => {
+            list.style = `height: ${height}px; overflow-y: scroll`;
+            await new Promise(requestAnimationFrame);
+            await new Promise(requestAnimationFrame);
+            ends.push(list.scrollHeight - list.clientHeight - list.scrollTop < 2);
+        };
+        await resize(100);
+        m.add(Array.from({ length: 400 }, (_, n) => ({ ...a, id: `id-${n}`, position: new Position(n, 0) })));
+        m.drawList();
+        for (const height of [100, 300, 100]) await resize(height);
+        m.add(Array.from({ length: 400 }, (_, n) => ({ ...a, id: `new-${n}`, position: new Position(n, 1) })));
+        m.drawList();
+        for (const height of [100, 50, 300, 80]) await resize(height);
+        return ends;
+    """
+    assert run(page, "list", body, message("", "")) == [True] * 8
+
+
 def test_what_a_hidden_tab_does_not_draw_is_bounded_too(page: Page) -> None:
     body = """
         const { Position } = await import("/page/stream.js");

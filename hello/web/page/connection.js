@@ -2,7 +2,7 @@
 
 const SILENCE_MS = 25_000; // 2.5 of the relay's beats
 const OPENING_MS = 10_000; // to the first frame; the browser's own limit is minutes
-const STEADY_MS = 10_000; // up for so long, and the pauses begin anew
+const STEADY_MS = 10_000; // up so long, and the pauses begin anew
 // At most, by attempt, the last for all others: a page is back within 5 s of the network.
 const PAUSES_MS = [1000, 500, 1000, 2000, 4000, 5000];
 const ENQUIRE_EVERY = 5; // failed attempts
@@ -36,7 +36,7 @@ export async function stayConnected({ stream, hear, tell }) {
 	}
 }
 
-/** Resolves with why a WebSocket ended, and how long after its first frame (null: there was none). */
+/** Resolves with why a WebSocket ended, and how long after its first frame (null without one). */
 function listen(url, hear, opened) {
 	return new Promise((resolve) => {
 		const socket = new WebSocket(url);
@@ -46,7 +46,7 @@ function listen(url, hear, opened) {
 		const end = (reason) => {
 			clearTimeout(watchdog);
 			socket.onmessage = socket.onclose = null;
-			socket.close(); // and not waited for: on a dead line that may take minutes
+			socket.close(); // not waited for: a dead line may take minutes
 			resolve({ reason, upMs: openedAt && performance.now() - openedAt });
 		};
 		const expectWithin = (milliseconds) => {

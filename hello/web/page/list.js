@@ -27,10 +27,13 @@ export function drawList() {
 	list.append(...items.map(drawItem));
 	if (follows) list.scrollTop = list.scrollHeight;
 	end = follows ? list.scrollTop : Infinity;
-	// In a frame of its own, where the browser holds what is in view.
+	// In a frame of its own: what is in view does not move then.
 	requestAnimationFrame(() => {
+		const { scrollTop, scrollHeight } = list;
 		while (list.childElementCount > KEPT) list.firstElementChild.remove();
-		if (follows) end = list.scrollTop;
+		const dropped = scrollHeight - list.scrollHeight;
+		list.scrollTop = scrollTop - dropped;
+		end -= dropped;
 	});
 	speak(items.filter(({ type, came }) => came === "live" || type === "gap"));
 }

@@ -9,7 +9,7 @@ const [sentence, next, icon, tally, button] = ["state", "next", "icon", "tally",
 const ordinary = icon.getAttribute("href");
 // Not fetched: it is for when nothing can be.
 const red =
-	"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><circle cx='4' cy='4' r='3' fill='red'/></svg>";
+	"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='-4 -4 8 8'><circle r='3' fill='red'/></svg>";
 
 export function drawPanel(state) {
 	const { condition, link } = state;

@@ -1,4 +1,4 @@
-// What this page has seen: a stream with its tally, its names, its moments, and what became of the connection. It knows
+// What this page has seen: a stream with its tally, names, moments, and what became of the connection. It knows
 // nothing of elements. All that it keeps is bounded; times are milliseconds.
 
 import { keep, Stream } from "./stream.js";
@@ -14,13 +14,13 @@ export class State extends Stream {
 	last = null; // the newest message
 	hops = null; // from each to the next, of the newest live message
 	events = []; // oldest first: {type: "event", at, kind, …}
-	#moments = new Map(); // {at, count, came, delay, pause}; the worst delay and pause of a grain, or null
+	#moments = new Map(); // {at, count, came, delay, pause}; a grain's worst delay and pause, or null
 	#names = { broadcaster: new Map(), relay: new Map() }; // to when each was heard of last, in this order
 	#delays = [];
 	#worst = null;
 	#quietFrom = null; // the newest message, or at first the welcome
 	#silence = 0; // the longest
-	#resuming = null; // the event to tell once all that was missed has come
+	#resuming = null; // the event to tell once all has come
 
 	constructor(now = Date.now()) {
 		super();
@@ -79,7 +79,7 @@ export class State extends Stream {
 		return lately.map(([name]) => name).reverse();
 	}
 
-	/** `median` and `worst` are of the delays from broadcaster to page, or null. */
+	/** `median` and `worst` are delays from broadcaster to page, or null. */
 	tally(now = Date.now()) {
 		const { shown, recovered, gaps, repeated } = this;
 		const reconnects = Math.max(0, this.welcomes - 1);

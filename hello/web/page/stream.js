@@ -13,7 +13,7 @@ const FIELDS = {
 	message: { id: isText, text: isText, broadcaster: isText, relay: isText, sent_at: isTime, relayed_at: isTime },
 };
 
-/** A pair of integers, never compared as text: 9-0 comes before 10-0. */
+/** Integers, never compared as text: 9-0 comes before 10-0. */
 export class Position {
 	constructor(milliseconds, sequence) {
 		this.milliseconds = milliseconds; // UNIX time
@@ -48,7 +48,7 @@ export class Stream {
 	recovered = 0; // of those: missed
 	gaps = 0;
 	repeated = 0; // came again unasked, and were dropped
-	#first = null; // the head of the first welcome; what is not after it is from before this page
+	#first = null; // the first welcome's head; all up to it is from before this page
 	#ids = [];
 	#gap = null; // told, not yet shown
 	#forgotten = null; // a position that a relay would not resume from
@@ -108,7 +108,7 @@ export class Stream {
 		const items = this.#gap ? [this.#gap] : [];
 		this.gaps += items.length;
 		this.#gap = this.#forgotten = null;
-		// Known at a second position: published again to a channel that had forgotten the first time.
+		// Published again to a channel that had forgotten the first time.
 		if (known) {
 			if (!this.#again) this.repeated += 1;
 			return items;

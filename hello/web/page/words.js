@@ -7,7 +7,7 @@ const DATE_AND_CLOCK = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", t
 const { format: count } = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 1 });
 const UNITS = Object.entries({ h: 3_600_000, min: 60_000, s: 1000, ms: 1 });
 
-/** UNIX milliseconds on the reader's clock, with the date where that is not today's. */
+/** UNIX milliseconds on the reader's clock, with the date if it is not today's. */
 export function clock(moment, now = Date.now()) {
 	const date = new Date(Math.min(moment, LATEST_TIME)); // a position may be beyond all dates
 	const isToday = date.toDateString() === new Date(now).toDateString();
