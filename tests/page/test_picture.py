@@ -449,9 +449,10 @@ NOTE_SHIFTS = """
 """
 
 
-@pytest.mark.parametrize("width", [320, 720, 1100])
+@pytest.mark.parametrize("width", [320, 520, 740, 800, 1000, 1400])
 def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Page, width: int) -> None:
-    pod = {"broadcaster": "broadcaster-5d9c7b6f4-x2x4z", "relay": "relay-7c6d5f9b88-bbbbb"}
+    # As long as a host's name, and so a pod's there, may be: RFC 1123 has 63 characters.
+    pod = {name: f"{name}-of-a-long-release-in-a-long-namespace-7c6d5f9b88-bbbbb"[:63] for name in SPLIT}
     welcome = {**WELCOME, "relay": pod["relay"]}
     page.set_viewport_size({"width": width, "height": 2000})  # all is in view
     page.add_init_script(NOTE_SHIFTS)
