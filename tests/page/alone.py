@@ -18,6 +18,9 @@ ORIGIN = "http://hello.test"
 PREFIX = "/some/where"  # of an ingress; the same files are there too
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 KEPT = 500  # entries in the list (stream.js)
+# Nothing runs over the right edge, of the page or of what scrolls in it.
+NO_EDGE = """[document.documentElement, document.querySelector("#messages")]
+    .every(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)"""
 NOON = 1_700_049_600_000  # 15 November 2023, 12:00:00 UTC
 WELCOME: dict[str, object] = {"type": "welcome", "relay": "r", "head": None, "channel": "up"}
 

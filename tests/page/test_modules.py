@@ -8,7 +8,7 @@ import json
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.page.alone import KEPT, NOON, ORIGIN, PAGE, PREFIX, WELCOME, gap, message, run, serve_stream
+from tests.page.alone import KEPT, NO_EDGE, NOON, ORIGIN, PAGE, PREFIX, WELCOME, gap, message, run, serve_stream
 
 MAX_BYTES = 40_000  # of all files; no build makes them smaller, and a telephone fetches them over a slow line
 REFUSED: dict[str, object] = {"type": "our position is refused"}  # no frame: the connection's word to the stream
@@ -416,4 +416,4 @@ def test_nothing_runs_over_the_edge_even_with_the_longest_names(page: Page, widt
     page.goto(ORIGIN)
 
     expect(page.locator("#messages > li")).to_have_count(4)  # and that it is connected
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.evaluate(NO_EDGE)

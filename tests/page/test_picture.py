@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.conftest import missing
-from tests.page.alone import KEPT, NOON, ORIGIN, WELCOME, blank_page, gap, message, serve_stream
+from tests.page.alone import KEPT, NO_EDGE, NOON, ORIGIN, WELCOME, blank_page, gap, message, serve_stream
 
 SPLIT = {"broadcaster": "speaker-1", "relay": "relay-1"}
 RELAY: dict[str, object] = {**WELCOME, "relay": "relay-1"}
@@ -362,7 +362,7 @@ def test_the_log_stays_at_its_end_unless_someone_has_gone_back_in_it_to_read(pag
     page.set_viewport_size({"width": 1100, "height": 1200})
     opened = serve_stream(page, [RELAY])
     page.goto(ORIGIN)
-    log = page.get_by_role("list", name="What happened")
+    log = page.get_by_role("list", name="Log")
     spoken = itertools.count()
 
     def say(count: int) -> None:
@@ -385,20 +385,24 @@ def test_the_log_stays_at_its_end_unless_someone_has_gone_back_in_it_to_read(pag
         say(count)
         expect_end()
 
-    read = log.locator("[data-id=m250]")
-    read.scroll_into_view_if_needed()
+    read = log.locator("[data-id=m480]")
+    log.evaluate("log => log.scrollTop -= 500")
     say(1)
     before = read.bounding_box()
-    for count in [1, 30, 100]:  # of the oldest as many go
+    for count in [1, 30, 100, 400, 1, 200]:  # past twice what it keeps otherwise
         say(count)
         assert read.bounding_box() == before
+    expect(log.locator("li")).to_have_count(2 * KEPT)
 
     expect(log).to_have_attribute("tabindex", "0")  # for Safari; other browsers reach all that scrolls
     log.focus()
-    page.keyboard.press("End")
+    page.keyboard.press("End")  # and there is one more before the end is reached
+    send(opened[0], said(NOON + (number := next(spoken)), f"m{number}"))
     page.wait_for_function(f"log => ({left})(log) < 2", arg=log.element_handle())
+    expect(log.locator("li").last).to_have_attribute("data-id", f"m{number}")
     say(30)
     expect_end()
+    expect(log.locator("li")).to_have_count(KEPT)
 
     for width, height in [(1100, 900), (1100, 1200), (1100, 900), (700, 800), (1000, 1000)] * 3:
         page.set_viewport_size({"width": width, "height": height})  # as when an edge of the window is dragged
@@ -465,7 +469,7 @@ def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Pag
     def expect_state(state: str) -> None:
         expect(page.locator("html")).to_have_class(state)
         page.evaluate("new Promise((drawn) => setTimeout(requestAnimationFrame, 150, drawn))")
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert page.evaluate(NO_EDGE)
 
     expect_state("connected")
     for first, after in itertools.pairwise([0, 1, 30, KEPT, KEPT + 1, KEPT + 20]):
@@ -490,7 +494,7 @@ def test_letters_of_twice_the_size_run_over_no_edge(page: Page) -> None:
     serve_stream(page, [RELAY, said(NOON, "a")])
     page.goto(ORIGIN)
     expect(page.locator("#messages > li")).to_have_count(2)
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.evaluate(NO_EDGE)
 
 
 # For everyone.

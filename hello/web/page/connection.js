@@ -9,7 +9,7 @@ const ENQUIRE_EVERY = 5; // failed attempts
 const RECENT = 50; // messages to begin with
 const REASONS = { 1012: "moved", 1013: "slow" }; // by close code; others are "lost"
 
-/** Milliseconds, drawn at random: pages that are lost together do not return together. */
+/** Milliseconds, drawn at random: pages lost together do not return together. */
 export function pauseBefore(attempt, random = Math.random) {
 	return random() * (PAUSES_MS[attempt - 1] ?? PAUSES_MS.at(-1));
 }

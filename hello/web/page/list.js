@@ -7,11 +7,11 @@ import { clock, eventWords, gapWords, newsWords } from "./words.js";
 const SPOKEN_MS = 5000; // between two announcements: a flood is told as a number
 
 const [list, news] = ["messages", "news"].map(byId);
-const waiting = []; // to be drawn
+const waiting = [];
 let unspoken = 0;
 let last = null;
 let spokenAt = -Infinity;
-let end = 0; // where the log was left, or Infinity
+let end = 0; // of the log, as drawn last
 
 new ResizeObserver(drawList).observe(list);
 
@@ -23,14 +23,15 @@ export function add(items) {
 /** Puts what is waiting at the end, which stays in view unless someone has gone back. */
 export function drawList() {
 	const items = waiting.splice(0);
-	const follows = list.scrollTop >= Math.min(end, list.scrollHeight - list.clientHeight) - 1;
+	const max = list.scrollHeight - list.clientHeight;
+	const follows = list.scrollTop >= Math.min(end, max) - 1;
 	list.append(...items.map(drawItem));
 	if (follows) list.scrollTop = list.scrollHeight;
-	end = follows ? list.scrollTop : Infinity;
+	end = follows ? list.scrollTop : max;
 	// In a frame of its own: what is in view does not move then.
 	requestAnimationFrame(() => {
 		const { scrollTop, scrollHeight } = list;
-		while (list.childElementCount > KEPT) list.firstElementChild.remove();
+		while (list.childElementCount > (follows ? KEPT : 2 * KEPT)) list.firstElementChild.remove();
 		const dropped = scrollHeight - list.scrollHeight;
 		list.scrollTop = scrollTop - dropped;
 		end -= dropped;

@@ -1,5 +1,5 @@
 // What this page has seen: a stream with its tally, names, moments, and what became of the connection. It knows
-// nothing of elements. All that it keeps is bounded; times are milliseconds.
+// nothing of elements. All that it keeps is bounded; in milliseconds.
 
 import { keep, Stream } from "./stream.js";
 
