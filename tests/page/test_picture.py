@@ -163,11 +163,23 @@ def test_the_picture_shows_a_relay_that_cannot_be_reached_and_a_line_that_is_dea
 # Pulses.
 
 
+# An animation stays where it begins, so that a slow machine sees it too.
+HOLD_ANIMATIONS = """
+  const { animate } = Element.prototype;
+  Element.prototype.animate = function (...how) {
+    const animation = animate.apply(this, how);
+    animation.pause();
+    return animation;
+  };
+"""
+
+
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_a_pulse_runs_along_the_path_for_a_message_but_stands_still_where_motion_is_reduced(
     browser: Browser, motion: str
 ) -> None:
     with blank_page(browser, reduced_motion=motion) as page:
+        page.add_init_script(HOLD_ANIMATIONS)
         opened = serve_stream(page, [{**RELAY, "head": "1-0"}, message("1-0", "old")])
         page.goto(ORIGIN)
         expect(page.locator("#messages > li")).to_have_count(2)
