@@ -3,7 +3,7 @@
 const SILENCE_MS = 25_000; // 2.5 of the relay's beats
 const OPENING_MS = 10_000; // to the first frame; the browser's own limit is minutes
 const STEADY_MS = 10_000; // up so long, and the pauses begin anew
-// At most, by attempt, the last for all others: a page is back within 5 s of the network.
+// At most, by attempt, the last for all others: back within 5 s of the network.
 const PAUSES_MS = [1000, 500, 1000, 2000, 4000, 5000];
 const ENQUIRE_EVERY = 5; // failed attempts
 const RECENT = 50; // messages to begin with

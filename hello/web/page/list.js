@@ -33,7 +33,7 @@ export function drawList() {
 		const { scrollTop, scrollHeight } = list;
 		while (list.childElementCount > (follows ? KEPT : 2 * KEPT)) list.firstElementChild.remove();
 		const dropped = scrollHeight - list.scrollHeight;
-		list.scrollTop = scrollTop - dropped;
+		if (dropped) list.scrollTop = scrollTop - dropped;
 		end -= dropped;
 	});
 	speak(items.filter(({ type, came }) => came === "live" || type === "gap"));
