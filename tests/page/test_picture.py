@@ -20,6 +20,7 @@ RELAY: dict[str, object] = {**WELCOME, "relay": "relay-1"}
 DOWN = {"type": "status", "channel": "down", "since": NOON - 60_000}
 SILENCE_MS = 25_000  # after so long without a word the page takes the line for dead
 SPOKEN_MS = 5000  # between two announcements
+DAY_MS = 86_400_000  # of a day before today the date is told too
 EVERYTHING = 120  # ms of the page's own clock; whatever is to be drawn has been by then
 
 
@@ -470,9 +471,9 @@ NOTE_SHIFTS = """
 @pytest.mark.parametrize("width", [320, 520, 740, 800, 1000, 1400])
 def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Page, width: int) -> None:
     # As long as a host's name, and so a pod's there, may be: RFC 1123 has 63 characters.
-    pod = {name: f"{name}-of-a-long-release-in-a-long-namespace-7c6d5f9b88-bbbbb"[:63] for name in SPLIT}
+    pod = {name: f"{name}-of-a-very-long-release-in-a-long-namespace-7c6d5f9b88-bbbbb"[:63] for name in SPLIT}
     welcome = {**WELCOME, "relay": pod["relay"]}
-    page.set_viewport_size({"width": width, "height": 2000})  # all is in view
+    page.set_viewport_size({"width": width, "height": 2400})  # all is in view
     page.add_init_script(NOTE_SHIFTS)
     opened = serve_stream(page, [welcome], [welcome], [1013], [])
     page.goto(ORIGIN)
@@ -487,7 +488,7 @@ def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Pag
     for first, after in itertools.pairwise([0, 1, 30, KEPT, KEPT + 1, KEPT + 20]):
         send(opened[0], *(said(now + n, f"m{n}", **pod) for n in range(first, after)))
         expect(page.locator("#messages > li").last).to_have_attribute("data-id", f"m{after - 1}")
-    send(opened[0], said(now + 5000, "ahead", **pod), {**DOWN, "since": now})
+    send(opened[0], said(now + 5000, "ahead", **pod), {**DOWN, "since": now - DAY_MS})
     expect_state("channel-down")
     opened[0].close(code=1012)
     expect_state("moved")

@@ -1,4 +1,4 @@
-// Draws the path of a message, in the shape that runs: four boxes, and the hops between them.
+// Draws the path of a message, in the shape that runs: four boxes and the hops between.
 
 import { byId, set, svg, write } from "./elements.js";
 import { boxWords, duration, pathWords } from "./words.js";

@@ -1,6 +1,6 @@
 // Takes frames and answers what they give to show. It knows neither how they come nor how anything looks.
 
-export const KEPT = 500; // entries listed, twice for who reads back, and ids known
+export const KEPT = 500; // ids known, and entries listed (twice that for who reads back)
 export const LATEST_TIME = 8.64e15; // milliseconds; the last that a Date can hold
 
 const FORM = /^(0|[1-9]\d{0,15})-(0|[1-9]\d{0,15})$/;
