@@ -62,7 +62,7 @@ class _SecurityHeaders:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 connect = f"'self' {stream_sources(Headers(scope=scope).get('host'))}".strip()
-                # data: is the page's red icon, for when nothing can be fetched.
+                # data: is the page's icons, which change when nothing can be fetched.
                 headers["Content-Security-Policy"] = (
                     f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
                     f" connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -108,9 +108,8 @@ class Tab:
 
     def _note_console(self, message: ConsoleMessage) -> None:
         # The browser itself reports a stream that cannot be opened, and no page can prevent it.
+        source = message.location["url"]
         refused_socket = message.text.startswith("WebSocket connection to ")
-        refused_enquiry = message.text.startswith("Failed to load resource") and (
-            urlsplit(message.location["url"]).path == "/events"
-        )
+        refused_enquiry = message.text.startswith("Failed to load resource") and urlsplit(source).path == "/events"
         if message.type in ("error", "warning") and not refused_socket and not refused_enquiry:
-            self.complaints.append(message.text)
+            self.complaints.append(f"{message.text} ({source})")

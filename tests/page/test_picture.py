@@ -140,7 +140,8 @@ def test_the_picture_the_title_and_the_icon_show_where_it_is_broken(
     expect(noon).to_have_title(titles.get(condition, "Hello: reconnecting"))
     icon = noon.locator("#icon").get_attribute("href")
     assert icon is not None
-    assert icon.startswith("data:image/svg+xml,") == (condition != "connected")
+    assert ("red" in icon) == (condition != "connected")
+    assert icon.startswith("data:image/svg+xml,<svg "), "an icon that is fetched fails with the relay"
 
 
 def test_the_picture_shows_a_relay_that_cannot_be_reached_and_a_line_that_is_dead(paused: Page) -> None:

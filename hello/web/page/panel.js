@@ -6,10 +6,9 @@ import { nextWords, reportWords, stateWords, tallyWords } from "./words.js";
 const COPIED_MS = 2000;
 
 const [sentence, next, icon, tally, button] = ["state", "next", "icon", "tally", "copy"].map(byId);
-const ordinary = icon.getAttribute("href");
-// Not fetched: it is for when nothing can be.
-const red =
-	"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='-4 -4 8 8'><circle r='3' fill='red'/></svg>";
+// Not fetched: they change when nothing can be, and in every browser at once.
+const ordinary = byId("logo").getAttribute("src");
+const red = ordinary.replace(/ viewBox.*/, " viewBox='-4 -4 8 8'><circle r='3' fill='red'/></svg>");
 
 export function drawPanel(state) {
 	const { condition, link } = state;
