@@ -97,7 +97,7 @@ class Line(Browser, asyncio.Protocol):
         self._passed_over = False  # nothing is to be written for now: the kernel is full, others have a turn, it closes
         self._closing = False  # nothing is to be written ever again
         self._incoming: _Incoming | None = None  # made when there is something to read, or to close
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # while it keeps us waiting, and from `_end` on
 
     def begin(self, transport: asyncio.Transport, connections: set[Any], answer: bytes) -> None:
         """Take the connection over, with the answer to its handshake; what comes on it from now on comes here."""
@@ -140,12 +140,14 @@ class Line(Browser, asyncio.Protocol):
         self._crowd.leave(self)
         self._passed_over = True
         self.waiting_since = asyncio.get_running_loop().time()
-        self._look_again(self.waiting_since, self.transport.get_write_buffer_size())
+        if not self._closing:
+            self._look_again(self.waiting_since, self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        self._stop_looking()
         self.waiting_since = None
-        self._go_on()
+        if not self._closing:
+            self._stop_timer()
+            self._go_on()
 
     def data_received(self, data: bytes) -> None:
         incoming = self._reader()
@@ -155,11 +157,10 @@ class Line(Browser, asyncio.Protocol):
     def eof_received(self) -> None:
         """It says nothing more; the transport closes once it has sent what it was given, which is enough."""
         self._end()
-        asyncio.get_running_loop().call_later(ABORT_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
-        self._stop_looking()
+        self._stop_timer()  # asyncio's transports take no `abort` from then on
         self._connections.discard(self)
         self.audience.leave(self)
         if self._incoming is not None:
@@ -190,7 +191,7 @@ class Line(Browser, asyncio.Protocol):
         else:
             self._close(TOO_SLOW)
 
-    def _stop_looking(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -202,12 +203,14 @@ class Line(Browser, asyncio.Protocol):
             incoming = self._reader()
             incoming.parser.send_close(code)
             self._answer(incoming)
-            asyncio.get_running_loop().call_later(ABORT_SECONDS, self.transport.abort)
 
     def _end(self) -> None:
-        """Write no message any more."""
-        self._crowd.leave(self)
-        self._passed_over = self._closing = True
+        """Write no message any more; what is unsent, and the browser's part in closing, are waited for a little."""
+        if not self._closing:
+            self._crowd.leave(self)
+            self._passed_over = self._closing = True
+            self._stop_timer()
+            self._timer = asyncio.get_running_loop().call_later(ABORT_SECONDS, self.transport.abort)
 
     def _reader(self) -> "_Incoming":
         if self._incoming is None:
@@ -223,7 +226,6 @@ class Line(Browser, asyncio.Protocol):
             self.transport.abort()
         if b"" in answer:  # which stands for the end
             self.transport.close()
-            asyncio.get_running_loop().call_later(ABORT_SECONDS, self.transport.abort)
 
 
 class _Incoming:

@@ -66,6 +66,7 @@ class Http(HttpToolsProtocol):
             self._handshake.lost()
             self._handshake = None  # it holds us too
         super().connection_lost(exc)
+        self.transport.lost()
 
     def data_received(self, data: bytes) -> None:
         if self._handshake is not None:
@@ -202,6 +203,7 @@ class _Transport:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.bare = transport
         self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
         self.write = transport.write  # without a detour: it is called for every frame
 
     def __getattr__(self, name: str) -> Any:
@@ -210,4 +212,9 @@ class _Transport:
     def close(self) -> None:
         if not self.bare.is_closing():
             self.bare.close()
-            self._loop.call_later(ABORT_SECONDS, self.bare.abort)
+            self._timer = self._loop.call_later(ABORT_SECONDS, self.bare.abort)
+
+    def lost(self) -> None:
+        """Its connection has gone: asyncio's transports take no `abort` from then on."""
+        if self._timer is not None:
+            self._timer.cancel()
