@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, Route, WebSocketRoute
 PAGE = Path(__file__).parents[2] / "hello" / "web" / "page"
 ORIGIN = "http://hello.test"
 PREFIX = "/some/where"  # of an ingress; the same files are there too
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 KEPT = 500  # entries in the list (stream.js)
 # Nothing runs over the right edge, of the page or of what scrolls in it.
 NO_EDGE = """[document.documentElement, document.querySelector("#messages")]

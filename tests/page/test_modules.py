@@ -295,6 +295,46 @@ def test_the_list_stays_at_its_end_whatever_its_height_becomes_between_two_drawi
     assert run(page, "list", body, message("", "")) == [True] * 8
 
 
+SOMEONE_READS = """
+    // At the beginning of fifty entries; then one more is drawn.
+    const log = document.querySelector("#messages");
+    log.style = "height: 100px; overflow: scroll; overflow-anchor: none";
+    const end = () => log.scrollHeight - log.clientHeight;
+    const draw = async (count) => {
+        m.add(Array(count).fill({ type: "event", kind: "connected", relay: "r", at: 0 }));
+        m.drawList();
+        for (let n = 0; n < 2; n++) await new Promise(requestAnimationFrame);
+    };
+    await draw(50);
+    log.scrollTop = 0;
+    await draw(1);
+    const pressed = end(); // where a browser scrolls to, as it was when the key was pressed
+"""
+
+
+def test_the_end_of_the_log_is_reached_however_much_is_said_on_the_way_to_it(page: Page) -> None:
+    body = """
+        for (const share of [0.2, 0.4, 0.6, 0.8, 1]) {
+            log.scrollTop = share * pressed;
+            await draw(3);
+        }
+        return end() - log.scrollTop;
+    """
+    assert run(page, "list", SOMEONE_READS + body) < 1
+
+
+def test_who_reads_what_has_just_come_is_not_taken_to_the_end(page: Page) -> None:
+    body = """
+        await draw(9);
+        await draw(9);
+        log.scrollTop = pressed + 20;
+        await draw(9);
+        await draw(9);
+        return log.scrollTop - pressed;
+    """
+    assert run(page, "list", SOMEONE_READS + body) == 20
+
+
 def test_what_a_hidden_tab_does_not_draw_is_bounded_too(page: Page) -> None:
     body = """
         const { Position } = await import("/page/stream.js");

@@ -19,4 +19,4 @@ def test_an_actor_of_ones_own_is_in_the_page(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "clock"))
     started = [start_hello(actors, broadcaster="clock:clock") for actors in processes]
     tab.open(started[0].url)
-    expect(tab.page.locator("#messages > li .text").last).to_contain_text("It is ", timeout=START_MS)
+    expect(tab.page.locator("#messages > li [dir]").last).to_contain_text("It is ", timeout=START_MS)

@@ -60,7 +60,7 @@ def test_a_message_is_shown_with_its_time_its_broadcaster_and_its_relay(tab: Tab
     expect(tab.entries.last).to_be_visible(timeout=START_MS)
     newest = tab.entries.last
     expect(newest.locator("time")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
-    expect(newest.locator(".text")).to_have_text("Good <b>morning</b>")
+    expect(newest.locator("p").first).to_have_text("Good <b>morning</b>")
     expect(newest.locator(".path")).to_have_text("said by broadcaster-1, passed on by relay-1")
 
 

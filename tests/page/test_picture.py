@@ -418,7 +418,7 @@ def test_the_log_stays_at_its_end_unless_someone_has_gone_back_in_it_to_read(pag
     expect_end()
     expect(log.locator("li")).to_have_count(KEPT)
 
-    for width, height in [(1100, 900), (1100, 1200), (1100, 900), (700, 800), (1000, 1000)] * 3:
+    for width, height in [(1100, 900), (1100, 1200), (1400, 900), (700, 800), (1000, 1000)] * 3:
         page.set_viewport_size({"width": width, "height": height})  # as when an edge of the window is dragged
         page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     expect_end()
@@ -439,7 +439,7 @@ def test_nothing_is_drawn_where_nobody_looks_but_the_title_tells_and_a_look_show
     expect(noon).to_have_title("Hello: reconnecting")
     expect(noon.locator("#messages > li")).to_have_count(0)
 
-    noon.evaluate("window.looking = true; document.dispatchEvent(new Event('visibilitychange'))")
+    noon.evaluate("window.looking = true; document.dispatchEvent(new Event('visibilitychange', { bubbles: true }))")
 
     expect(noon.locator("#messages > li")).to_have_count(KEPT)
     expect(noon.locator("#messages > li[data-id]").last).to_have_attribute("data-id", f"m{3 * KEPT - 1}")
@@ -469,7 +469,7 @@ NOTE_SHIFTS = """
 """
 
 
-@pytest.mark.parametrize("width", [320, 520, 740, 800, 1000, 1400])
+@pytest.mark.parametrize("width", [320, 520, 740, 800, 1000, 1280, 1400])
 def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Page, width: int) -> None:
     # As long as a host's name, and so a pod's there, may be: RFC 1123 has 63 characters.
     pod = {name: f"{name}-of-a-very-long-release-in-a-long-namespace-7c6d5f9b88-bbbbb"[:63] for name in SPLIT}
@@ -500,6 +500,16 @@ def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Pag
     page.evaluate("dispatchEvent(new Event('online'))")
     expect_state("slow")
     assert page.evaluate("window.shifts") == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 600), (1366, 650), (1440, 790), (1920, 950), (3840, 1900)])
+def test_a_laptop_shows_what_runs_and_what_happens_without_scrolling(page: Page, width: int, height: int) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    serve_stream(page, [RELAY, *(said(NOON + n, f"m{n}") for n in range(20))])
+    page.goto(ORIGIN)
+    expect(page.locator("#messages > li")).to_have_count(21)
+    for part in ["#state", "#path", "#picture .box >> nth=2", "#plot", "#messages > li >> nth=-1"]:
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
 
 
 def test_letters_of_twice_the_size_run_over_no_edge(page: Page) -> None:

@@ -11,7 +11,7 @@ const waiting = [];
 let unspoken = 0;
 let last = null;
 let spokenAt = -Infinity;
-let end = 0; // of the log, as drawn last
+let [end, place] = [0, 0]; // of the log and in it, as drawn last
 
 new ResizeObserver(drawList).observe(list);
 
@@ -26,8 +26,10 @@ export function drawList() {
 	const max = list.scrollHeight - list.clientHeight;
 	const follows = list.scrollTop >= Math.min(end, max) - 1;
 	list.append(...items.map(drawItem));
-	if (follows) list.scrollTop = list.scrollHeight;
-	end = follows ? list.scrollTop : max;
+	if (follows) {
+		list.scrollTop = list.scrollHeight;
+		end = list.scrollTop;
+	} else if (list.scrollTop === place) end = max; // not while someone scrolls
 	// In a frame of its own: what is in view does not move then.
 	requestAnimationFrame(() => {
 		const { scrollTop, scrollHeight } = list;
@@ -35,6 +37,7 @@ export function drawList() {
 		const dropped = scrollHeight - list.scrollHeight;
 		if (dropped) list.scrollTop = scrollTop - dropped;
 		end -= dropped;
+		place = list.scrollTop;
 	});
 	speak(items.filter(({ type, came }) => came === "live" || type === "gap"));
 }
@@ -57,9 +60,9 @@ function drawItem(item) {
 	}
 	const { position, id, text, broadcaster, relay, sent_at: sentAt } = item;
 	return html("li", { "data-position": position, "data-id": id }, drawTime(sentAt),
-		html("p", { class: "text", dir: "auto" }, text),
+		html("p", { dir: "auto" }, text),
 		html("p", { class: "path quiet" }, `said by ${broadcaster}, passed on by ${relay}`),
 	);
 }
 
-const drawTime = (moment) => html("time", { class: "quiet", datetime: new Date(moment).toISOString() }, clock(moment));
+const drawTime = (moment) => html("time", { datetime: new Date(moment).toISOString() }, clock(moment));

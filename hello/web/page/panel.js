@@ -6,8 +6,8 @@ import { nextWords, reportWords, stateWords, tallyWords } from "./words.js";
 const COPIED_MS = 2000;
 
 const [sentence, next, icon, tally, button] = ["state", "next", "icon", "tally", "copy"].map(byId);
-// Not fetched: they change when nothing can be, and in every browser at once.
-const ordinary = byId("logo").getAttribute("src");
+// Not fetched: they change when nothing can be, in every browser at once.
+const ordinary = icon.getAttribute("href");
 const red = ordinary.replace(/ viewBox.*/, " viewBox='-4 -4 8 8'><circle r='3' fill='red'/></svg>");
 
 export function drawPanel(state) {
@@ -31,7 +31,7 @@ export function drawTally(state) {
 export function offerCopy(state) {
 	const label = button.textContent;
 	button.addEventListener("click", async () => {
-		write(button, (await copy(reportWords(state))) ? "Copied" : "The browser does not allow it");
+		write(button, (await copy(reportWords(state))) ? "Copied" : "The browser refused");
 		setTimeout(write, COPIED_MS, button, label);
 	});
 }

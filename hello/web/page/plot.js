@@ -4,7 +4,7 @@ import { byId, set, svg, write } from "./elements.js";
 import { SHOWN_MS } from "./state.js";
 import { duration, eventWords, plotWords } from "./words.js";
 
-// In units of the drawing, which is as wide as there is room.
+// In units of the drawing, as wide as there is room.
 const HEIGHT = 212;
 const [LEFT, RIGHT] = [56, 6]; // beside the plot, for the scales
 const [TOP, DELAY_BASE, PAUSE_TOP, PAUSE_BASE, LINE, LABELS] = [8, 92, 112, 160, 174, 202];

@@ -2,8 +2,9 @@
 
 import { LATEST_TIME } from "./stream.js";
 
-const CLOCK = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
-const DATE_AND_CLOCK = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const [CLOCK, DATE_AND_CLOCK] = [undefined, "medium"].map(
+	(dateStyle) => new Intl.DateTimeFormat("en-GB", { dateStyle, timeStyle: "medium" }),
+);
 const { format: count } = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 1 });
 const UNITS = Object.entries({ h: 3_600_000, min: 60_000, s: 1000, ms: 1 });
 
@@ -23,7 +24,7 @@ export function duration(time) {
 
 const some = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 
-/** The state, for the title and as a sentence. */
+/** For the title, and as a sentence. */
 export function stateWords({ condition, link, relay, channelSince }) {
 	const down = channelSince === null ? "is down" : `has been down since ${clock(channelSince)}`;
 	return {
@@ -69,16 +70,16 @@ export function newsWords(news, last) {
 	return news === 1 ? words : `${count(news)} messages, the last one: ${words}`;
 }
 
-export function tallyWords({ shown, recovered, gaps, repeated, reconnects, silence, median, worst }) {
+export function tallyWords(tally) {
 	return Object.entries({
-		Shown: count(shown),
-		"Missed, recovered": count(recovered),
-		"Lost (gaps)": count(gaps),
-		Repeated: count(repeated),
-		Reconnects: count(reconnects),
-		"Longest silence": duration(silence),
-		"Median delay": duration(median),
-		"Worst delay": duration(worst),
+		Shown: count(tally.shown),
+		"Missed, recovered": count(tally.recovered),
+		"Lost (gaps)": count(tally.gaps),
+		Repeated: count(tally.repeated),
+		Reconnects: count(tally.reconnects),
+		"Longest silence": duration(tally.silence),
+		"Median delay": duration(tally.median),
+		"Worst delay": duration(tally.worst),
 	});
 }
 
