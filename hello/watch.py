@@ -283,7 +283,7 @@ class End(NamedTuple):
 
 
 def stream_address(url: str) -> str:
-    """The WebSocket address of the stream for a page's address; an address that ends in /ws is the stream's own.
+    """The WebSocket address of the stream for a page's address, or for either stream's own: /ws or /events.
 
     As on the page a path before it is kept. Without a scheme it is http.
 
@@ -295,7 +295,7 @@ def stream_address(url: str) -> str:
         if re.search(r"[\s\x00-\x1f]", url) or parts.query or parts.port == 0:
             raise ValueError
         (parts.hostname or "").encode("idna")  # a name that no resolver can be asked for is a UnicodeError
-        path = parts.path if parts.path.endswith("/ws") else f"{parts.path.rstrip('/')}/ws"
+        path = re.sub(r"/(ws|events)?/*$", "", parts.path) + "/ws"
         address = urlunsplit((scheme, parts.netloc, path, "", ""))
         parse_uri(address)
     except (KeyError, ValueError, InvalidURI):
