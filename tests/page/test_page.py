@@ -61,7 +61,7 @@ def test_a_message_is_shown_with_its_time_its_broadcaster_and_its_relay(tab: Tab
     newest = tab.entries.last
     expect(newest.locator("time")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
     expect(newest.locator("p").first).to_have_text("Good <b>morning</b>")
-    expect(newest.locator(".path")).to_have_text("said by broadcaster-1, passed on by relay-1")
+    expect(newest.locator(".path")).to_have_text("broadcaster-1 → relay-1")
 
 
 def test_all_is_served_under_the_strict_policy_and_from_one_origin(tab: Tab, start_hello: StartHello) -> None:

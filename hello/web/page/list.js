@@ -61,7 +61,7 @@ function drawItem(item) {
 	const { position, id, text, broadcaster, relay, sent_at: sentAt } = item;
 	return html("li", { "data-position": position, "data-id": id }, drawTime(sentAt),
 		html("p", { dir: "auto" }, text),
-		html("p", { class: "path quiet" }, `said by ${broadcaster}, passed on by ${relay}`),
+		html("p", { class: "path quiet" }, `${broadcaster} → ${relay}`),
 	);
 }
 
