@@ -177,16 +177,21 @@ def check_seen(client: ClientLog, by_position: Mapping[Position, Accepted]) -> l
 
 
 def check_gaps(client: ClientLog, accepted: Sequence[Accepted]) -> list[Finding]:
-    """What a client did not see was lost, and the client was told; and what it was told is true."""
+    """What a client did not see was lost, and the client was told; and what it was told is true.
+
+    A message that was accepted again, after a loss, is another entry: one who has seen the first cannot be told apart
+    from one who has not (`Entry.follows`) once the second is gone too.
+    """
     if not client.seen:
         return []
     findings = []
     shown_at = {seen.id: seen.at for seen in client.seen if seen.shown}
+    seen_at = {seen.position: seen.at for seen in client.seen}
     positions = [entry.position for entry in accepted]
     for gap in client.gaps:
         inside = accepted[bisect_left(positions, gap.after) : bisect_left(positions, gap.before)]
         if not any(
-            entry.position > gap.after and entry.removed_by(gap.at) and shown_at.get(entry.id, gap.at) >= gap.at
+            entry.position > gap.after and entry.removed_by(gap.at) and seen_at.get(entry.position, gap.at) >= gap.at
             for entry in inside
         ):
             words = f"{client.name}: told that between {gap.after} and {gap.before} messages are lost, and none is"

@@ -87,6 +87,14 @@ def a_message_accepted_again_after_a_loss(r: Records) -> None:
 
 
 @finds()
+def a_gap_over_a_message_accepted_again_that_is_gone_too(r: Records) -> None:
+    r.accept_again()
+    r.accepted[8].removed_at = 9.5
+    r.lose(10, removed_at=11)
+    r.tell(9, 11)
+
+
+@finds()
 def a_client_that_was_away_as_all_was_healed(r: Records) -> None:
     r.lose(*range(3, 17), removed_at=16)
     r.tell(2, 17)
@@ -198,6 +206,14 @@ def a_gap_where_nothing_is_gone(r: Records) -> None:
 def a_gap_where_everything_had_been_shown(r: Records) -> None:
     r.accepted[7].removed_at = 8.5
     r.tell(7, 9)
+
+
+@finds("gap")
+def a_gap_over_a_message_accepted_again_that_is_there(r: Records) -> None:
+    r.accept_again()
+    r.accepted[8].removed_at = 9.5
+    r.lose(10, removed_at=15)
+    r.tell(9, 11)
 
 
 @finds("gap")
