@@ -439,10 +439,29 @@ def test_nothing_is_drawn_where_nobody_looks_but_the_title_tells_and_a_look_show
     expect(noon).to_have_title("Hello: reconnecting")
     expect(noon.locator("#messages > li")).to_have_count(0)
 
-    noon.evaluate("window.looking = true; document.dispatchEvent(new Event('visibilitychange', { bubbles: true }))")
+    noon.evaluate("window.looking = true; document.dispatchEvent(new Event('visibilitychange'))")
 
     expect(noon.locator("#messages > li")).to_have_count(KEPT)
     expect(noon.locator("#messages > li[data-id]").last).to_have_attribute("data-id", f"m{3 * KEPT - 1}")
+
+
+def test_a_look_draws_and_connects_at_once(paused: Page) -> None:
+    paused.add_init_script("Object.defineProperty(document, 'hidden', { get: () => !window.looking });")
+    paused.add_init_script("Math.random = () => 0.9;")  # the pause is not over before
+    opened = serve_stream(paused, [RELAY, said(NOON - 10, "a"), 1011], [RELAY])
+    paused.goto(ORIGIN)
+    expect(paused).to_have_title("Hello: reconnecting")
+    turn = "document.dispatchEvent(new Event('visibilitychange'))"
+
+    paused.evaluate(turn)
+    paused.clock.run_for(EVERYTHING)
+    assert len(opened) == 1
+    expect(paused.locator("#messages > li")).to_have_count(0)
+
+    paused.evaluate(f"window.looking = true; {turn}")
+    expect(paused).to_have_title("Hello: connected")
+    paused.clock.run_for(EVERYTHING)
+    expect(paused.locator("#messages > li[data-id]")).to_have_count(1)
 
 
 def test_two_tabs_do_not_disturb_each_other(noon: Page) -> None:
@@ -503,7 +522,7 @@ def test_nothing_moves_and_nothing_runs_over_the_edge_whatever_is_told(page: Pag
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 600), (1366, 650), (1440, 790), (1920, 950), (3840, 1900)])
-def test_a_laptop_shows_what_runs_and_what_happens_without_scrolling(page: Page, width: int, height: int) -> None:
+def test_what_runs_and_what_happens_is_in_view_from_a_laptop_to_4k(page: Page, width: int, height: int) -> None:
     page.set_viewport_size({"width": width, "height": height})
     serve_stream(page, [RELAY, *(said(NOON + n, f"m{n}") for n in range(20))])
     page.goto(ORIGIN)

@@ -7,7 +7,7 @@ import socket
 import struct
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import anyio
@@ -414,3 +414,25 @@ async def test_the_limit_on_closing_ends_with_the_connection(
         assert last in received or anyio.current_time() > closed_at + limit, "it was not waited for"
         over = anyio.current_time() + 2 * limit
         await world.until(lambda: len(world.audience) == 0 and anyio.current_time() > over)
+
+
+@on_both_loops
+async def test_one_that_was_too_slow_and_does_not_answer_is_hung_up_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it has read everything by then, the closing frame too."""
+    stall = 0.3
+    for name, limit in (("STALL_SECONDS", stall), ("ABORT_SECONDS", 4 * stall)):
+        monkeypatch.setattr(line, name, limit)
+    monkeypatch.setattr("hello.audience.SLOW_SECONDS", 0)
+    async with served(caplog) as world:
+        world.say(400, LONG)
+        async with await anyio.connect_tcp(*world.address) as stream:
+            await stream.send(handshake("/ws?after=0-0"))
+            await world.until(lambda: world.metric("hello_slow_browsers") == 1)
+            late = anyio.current_time() + 2 * stall
+            await world.until(lambda: anyio.current_time() > late)
+            with suppress(anyio.BrokenResourceError):  # as its end is no close of ours
+                async for _ in stream:
+                    pass
+        await world.until(lambda: len(world.audience) == 0)

@@ -97,6 +97,6 @@ function sleep(milliseconds) {
 	const wake = () => over.abort();
 	setTimeout(wake, milliseconds);
 	addEventListener("online", wake, { signal });
-	addEventListener("visibilitychange", () => document.hidden || wake(), { signal });
+	document.addEventListener("visibilitychange", () => document.hidden || wake(), { signal });
 	return new Promise((resolve) => (signal.onabort = resolve));
 }

@@ -47,5 +47,5 @@ drawTally(state);
 offerCopy(state);
 setInterval(drawPanel, COUNT_DOWN_MS, state);
 setInterval(soon, MOVE_ON_MS);
-addEventListener("visibilitychange", soon);
+document.addEventListener("visibilitychange", soon);
 addEventListener("resize", soon);
