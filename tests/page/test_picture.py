@@ -447,21 +447,28 @@ def test_nothing_is_drawn_where_nobody_looks_but_the_title_tells_and_a_look_show
 
 def test_a_look_draws_and_connects_at_once(paused: Page) -> None:
     paused.add_init_script("Object.defineProperty(document, 'hidden', { get: () => !window.looking });")
-    paused.add_init_script("Math.random = () => 0.9;")  # the pause is not over before
-    opened = serve_stream(paused, [RELAY, said(NOON - 10, "a"), 1011], [RELAY])
+    paused.add_init_script("Math.random = () => 0.9;")  # so long a pause that it does not end by itself here
+    opened = serve_stream(paused, [RELAY, said(NOON - 10, "a")], [RELAY])
+    entries = paused.locator("#messages > li[data-id]")
+
+    def turn(*, looking: bool) -> None:
+        change = "document.dispatchEvent(new Event('visibilitychange'))"
+        paused.evaluate(f"looking => {{ window.looking = looking; {change}; }}", looking)
+        paused.clock.run_for(EVERYTHING)
+
     paused.goto(ORIGIN)
-    expect(paused).to_have_title("Hello: reconnecting")
-    turn = "document.dispatchEvent(new Event('visibilitychange'))"
-
-    paused.evaluate(turn)
-    paused.clock.run_for(EVERYTHING)
-    assert len(opened) == 1
-    expect(paused.locator("#messages > li")).to_have_count(0)
-
-    paused.evaluate(f"window.looking = true; {turn}")
     expect(paused).to_have_title("Hello: connected")
-    paused.clock.run_for(EVERYTHING)
-    expect(paused.locator("#messages > li[data-id]")).to_have_count(1)
+    turn(looking=False)
+    expect(entries).to_have_count(0)
+    turn(looking=True)
+    expect(entries).to_have_count(1)
+
+    opened[0].close(code=1011)
+    expect(paused).to_have_title("Hello: reconnecting")
+    turn(looking=False)
+    assert len(opened) == 1
+    turn(looking=True)
+    expect(paused).to_have_title("Hello: connected")
 
 
 def test_two_tabs_do_not_disturb_each_other(noon: Page) -> None:
