@@ -448,7 +448,7 @@ def test_nothing_is_drawn_where_nobody_looks_but_the_title_tells_and_a_look_show
 def test_a_look_draws_and_connects_at_once(paused: Page) -> None:
     paused.add_init_script("Object.defineProperty(document, 'hidden', { get: () => !window.looking });")
     paused.add_init_script("Math.random = () => 0.9;")  # so long a pause that it does not end by itself here
-    opened = serve_stream(paused, [RELAY, said(NOON - 10, "a")], [RELAY])
+    opened = serve_stream(paused, [RELAY, said(NOON - 10, "a"), DOWN], [RELAY])
     entries = paused.locator("#messages > li[data-id]")
 
     def turn(*, looking: bool) -> None:
@@ -457,7 +457,7 @@ def test_a_look_draws_and_connects_at_once(paused: Page) -> None:
         paused.clock.run_for(EVERYTHING)
 
     paused.goto(ORIGIN)
-    expect(paused).to_have_title("Hello: connected")
+    expect(paused).to_have_title("Hello: channel down")  # which the title tells at once, and after the message
     turn(looking=False)
     expect(entries).to_have_count(0)
     turn(looking=True)
