@@ -1,4 +1,4 @@
-"""The command: settings, logging, sockets and signals; then the system. It decides nothing about actors."""
+"""The command: settings, logging, sockets and signals; then the system. It must not know actors."""
 
 import argparse
 import gc
@@ -17,45 +17,46 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.channel import open_channel
-from hello.settings import Mistakes, Settings, add_flags, load
+from hello.settings import ConfigError, Settings, add_flags, load
 from hello.system import run
-from hello.web.server import KEPT_FILES, listen, serve
+from hello.web.listener import RESERVED_FDS, listen
+from hello.web.server import serve
 
-MANY_FILES = 65_536  # descriptors, where the system sets no limit; macOS refuses to be asked for infinity
-MISCONFIGURED = 2  # exit code; a failure of any other kind is 1
-YOUNG = 10_000  # objects that are new to the garbage collector before it looks: each look costs browsers their time
+FALLBACK_NOFILE = 65_536  # file descriptors, where the hard limit is infinite; macOS refuses an infinite soft limit
+EXIT_MISCONFIGURED = 2  # a failure of any other kind is 1
+GC_THRESHOLD = 10_000  # new objects between two runs of the garbage collector: each run delays messages
 
 log = logging.getLogger("hello")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one process until it is told to stop, or the terminal client (`hello watch`); the exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if words and words[0] == "watch":
-        from hello.watch import main as watch  # here, since it would take a tenth of a server's start
+    """Run one process until a signal stops it, or the terminal client (`hello watch`); return the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] == "watch":
+        from hello.watch import main as watch  # imported here: it would add a tenth to the start of a server
 
-        return watch(words[1:])
+        return watch(given[1:])
     parser = argparse.ArgumentParser(
         prog="hello",
-        description='Says "Hello world" at random moments, live in every open browser. Without any flag: both actors,'
-        " over memory, at http://127.0.0.1:8000.",
-        epilog="Each flag is an environment variable too: --interval-min is HELLO_INTERVAL_MIN. A flag beats it."
+        description='Broadcasts "Hello world" at random intervals, live in every open browser. Without any'
+        " flag: both actors, over memory, at http://127.0.0.1:8000.",
+        epilog="Each flag is an environment variable too: --interval-min is HELLO_INTERVAL_MIN. The flag overrides it."
         " `hello watch URL` shows the stream of a running relay in the terminal: see `hello watch --help`.",
     )
     add_flags(parser)
     try:
-        settings = load(vars(parser.parse_args(words)))
+        settings = load(vars(parser.parse_args(given)))
         listeners = _listen(settings)
-    except Mistakes as mistakes:
-        for line in mistakes.lines:
+    except ConfigError as error:
+        for line in error.lines:
             sys.stderr.write(f"hello: {line}\n")
-        return MISCONFIGURED
+        return EXIT_MISCONFIGURED
     _configure_logging(settings)
     _raise_file_limit()
     try:
         anyio.run(_run, settings, listeners, backend_options={"use_uvloop": True})
     except* Exception as errors:
-        log.critical("ended by an error: %s", "; ".join(_told(errors)), exc_info=errors)
+        log.critical("stopped by an error: %s", "; ".join(_flatten(errors)), exc_info=errors)
         return_code = 1
     else:
         log.info("stopped")
@@ -63,76 +64,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return return_code
 
 
-def _told(error: BaseException) -> list[str]:
-    """What went wrong, apart from where: the errors in a group of groups."""
+def _flatten(error: BaseException) -> list[str]:
+    """Return one text for each error in a group of groups."""
     if isinstance(error, BaseExceptionGroup):
-        return [words for each in error.exceptions for words in _told(each)]
+        return [text for each in error.exceptions for text in _flatten(each)]
     return [f"{type(error).__name__}: {error}"]
 
 
 async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
     stop = anyio.Event()
-    for what, listener in listeners.items():
+    for name, listener in listeners.items():
         host, port = listener.getsockname()[:2]
-        what = "page" if what == "public" else "operators"
-        log.info("%s: http://%s:%d", what, f"[{host}]" if ":" in host else host, port)
+        log.info("%s: http://%s:%d", "page" if name == "public" else name, f"[{host}]" if ":" in host else host, port)
 
     async def serve_at(name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
-        kept = KEPT_FILES if name == "public" else 0
-        await serve(app, stop, listener=listeners[name], kept_files=kept, task_status=task_status)
+        reserved = RESERVED_FDS if name == "public" else 0
+        await serve(app, stop, listener=listeners[name], reserved_fds=reserved, task_status=task_status)
 
     async with anyio.create_task_group() as group:
         group.start_soon(_watch_signals, stop)
         async with open_channel(settings.channel, history=settings.history, password=settings.password) as channel:
-            _spare_the_collector()
+            _tune_gc()
             await run(settings, channel, serve=serve_at, stop=stop)
         group.cancel_scope.cancel()
 
 
 async def _watch_signals(stop: anyio.Event) -> None:
-    """The first signal drains; a second one ends the process at once, as if nobody had listened."""
+    """Drain on the first signal; end the process on the second one, by the default action of that signal."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: %s", signal.Signals(number).name, "stopping at once" if stop.is_set() else "stopping")
             if stop.is_set():
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
-                os._exit(128 + number)  # the first process of a container is not ended by a signal that it sends itself
+                os._exit(128 + number)  # for process 1 of a container, which the kernel shields from its own signals
             stop.set()
 
 
 def _listen(settings: Settings) -> dict[str, socket.socket]:
-    wanted = {"operators": ("OPS_HOST", "OPS_PORT", settings.ops_host, settings.ops_port)}
+    wanted = {"ops": ("OPS_HOST", "OPS_PORT", settings.ops_host, settings.ops_port)}
     if "relay" in settings.actors:
         wanted["public"] = ("HOST", "PORT", settings.host, settings.port)
     listeners, mistakes = {}, []
-    for what, (host_name, port_name, host, port) in wanted.items():
+    for name, (host_name, port_name, host, port) in wanted.items():
         try:
-            listeners[what] = listen(host, port)
-        except (OSError, UnicodeError) as error:  # a name that no resolver can be asked for is a UnicodeError
+            listeners[name] = listen(host, port)
+        except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be encoded for DNS
             reason = getattr(error, "strerror", None) or error
             mistakes.append(f"HELLO_{host_name}, HELLO_{port_name}: cannot listen on {host}:{port}: {reason}")
     if mistakes:
-        raise Mistakes(mistakes)
+        raise ConfigError(mistakes)
     return listeners
 
 
 def _raise_file_limit() -> None:
-    """Each browser takes a file descriptor, and the usual soft limit (1024) is far below what one process serves."""
+    """Raise the soft limit to the hard one: each client takes a file descriptor, and the usual soft limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else hard
+    wanted = FALLBACK_NOFILE if hard == resource.RLIM_INFINITY else hard
     if soft not in (hard, resource.RLIM_INFINITY) and soft < wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (ValueError, OSError) as error:
-            log.warning("only %d files can be open, and each browser takes one: %s", soft, error)
+            log.warning("only %d files can be open, and each client takes one: %s", soft, error)
 
 
-def _spare_the_collector() -> None:
-    """What is there now stays, and what comes is freed without the garbage collector, but for rare cycles."""
+def _tune_gc() -> None:
+    """Let the garbage collector ignore what exists now, and run rarely: only rare cycles need it."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG)
+    gc.set_threshold(GC_THRESHOLD)
 
 
 def _configure_logging(settings: Settings) -> None:
@@ -143,15 +143,15 @@ def _configure_logging(settings: Settings) -> None:
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     uvicorn_log = logging.getLogger("uvicorn.error")
-    uvicorn_log.setLevel(logging.ERROR)  # turning points are ours; it warns of every bad request
-    # It takes each WebSocket that is refused, each stream that is given up, and each browser that does not read at the
-    # end for a fault of the app, so that anybody could fill the log.
+    uvicorn_log.setLevel(logging.ERROR)  # uvicorn warns of every bad request
+    # uvicorn logs an error for each refused WebSocket, each abandoned stream, and each client that does not read when
+    # the server stops: any client could fill the log.
     ordinary = ("ASGI callable returned without completing", "timeout graceful shutdown exceeded")
-    uvicorn_log.addFilter(lambda record: not any(words in record.getMessage() for words in ordinary))
+    uvicorn_log.addFilter(lambda record: not any(text in record.getMessage() for text in ordinary))
 
 
 class _Json(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def __init__(self, instance: str) -> None:
         super().__init__()

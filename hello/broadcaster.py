@@ -1,29 +1,28 @@
-"""The actor that speaks: it waits for its turn, publishes a message, pauses, and goes on. It knows no channel."""
+"""The actor that publishes: it waits until it is the leader, publishes, pauses, and repeats. It knows no channel."""
 
 import random
-import uuid
 from collections.abc import Awaitable, Callable
 
 import anyio
 
-from hello.message import Message, now_ms
+from hello.message import Message
 
 
 async def broadcaster(
-    turn: Callable[[], Awaitable[bool]],
-    outbox: Callable[[Message], Awaitable[object]],
+    wait_until_leader: Callable[[], Awaitable[bool]],
+    publish: Callable[[Message], Awaitable[object]],
     *,
     text: str,
     instance: str,
     interval: tuple[float, float],
 ) -> None:
-    """Say `text` for ever; the pauses, in seconds, are drawn uniformly from `interval`.
+    """Publish `text` without an end; the pauses between messages, in seconds, are drawn uniformly from `interval`.
 
-    `turn` returns once this broadcaster may speak, and whether another one may have spoken until now. `outbox` returns
-    once the message was accepted, however long that takes, or will never be: it is not replaced by another one.
+    `wait_until_leader` returns once this broadcaster may publish: True if another one may have published until now.
+    `publish` returns once the message has been accepted, or dropped since another broadcaster is the leader.
     """
     while True:
-        if await turn():
-            await anyio.sleep(interval[0])  # two messages are never closer than that
-        await outbox(Message(id=uuid.uuid4().hex, text=text, broadcaster=instance, sent_at=now_ms()))
+        if await wait_until_leader():
+            await anyio.sleep(interval[0])  # the earlier leader may have published a moment ago
+        await publish(Message.new(text, broadcaster=instance))
         await anyio.sleep(random.uniform(*interval))

@@ -1,42 +1,41 @@
-"""A bounded log of entries that readers follow by position; it knows neither channels nor browsers.
+"""A bounded log of entries, read by position. It must not know channels or clients.
 
-The memory channel is such a log, and so is what a relay keeps for its browsers.
+The channel in memory is such a log, and so is the history that a relay keeps for its clients.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from typing import Generic
 
-from hello.message import ORIGIN, E, Gap, Position, told
+from hello.message import ORIGIN, E, Gap, Position, with_gaps
 
 
 class Log(Generic[E]):
-    """The last `history` entries, in order of their positions, found by position or by message id."""
+    """The last `history` entries, in the order of their positions, found by position or by message id."""
 
     def __init__(self, history: int) -> None:
         self._history = history
-        self._ring: list[E] = []  # entry number n, counted from 0 for ever, lies at n % history
+        self._ring: list[E] = []  # entry number n, counted from 0 without end, is at index n % history
         self._count = 0
-        self._positions: dict[str, Position] = {}
-        self._forgotten = ORIGIN  # the newest position that is not kept any more
+        self._positions: dict[str, Position] = {}  # by message id
+        self._trimmed = ORIGIN  # the newest position that is no longer kept
 
     def __len__(self) -> int:
         return len(self._ring)
 
     @property
     def head(self) -> Position | None:
-        """The newest entry's position; None while the log has never had one."""
+        """The position of the newest entry; None if the log has never had an entry."""
         return self._at(self._count - 1).position if self._count else None
 
     def find(self, message_id: str) -> Position | None:
-        """The position of the kept entry with this message id, or None."""
+        """Return the position of the kept entry with this message id, or None."""
         return self._positions.get(message_id)
 
     def append(self, entry: E) -> None:
-        """Add the newest entry, and forget the oldest beyond `history`.
+        """Add the newest entry, and trim the oldest one if there are more than `history`.
 
-        Raises ValueError if its position is not after the head: a log that goes back would hide entries.
+        Raises ValueError if the position of the entry is not after the head: readers would skip the entry.
         """
         if self.head is not None and entry.position <= self.head:
             raise ValueError(f"entry {entry.position} does not come after {self.head}")
@@ -44,32 +43,40 @@ class Log(Generic[E]):
             self._ring.append(entry)
         else:
             oldest = self._at(self._count)
-            self._forgotten = oldest.position
+            self._trimmed = oldest.position
             del self._positions[oldest.message.id]
             self._ring[self._count % self._history] = entry
         self._positions[entry.message.id] = entry.position
         self._count += 1
 
-    def after(self, position: Position | None, limit: int | None = None) -> Iterator[E | Gap]:
-        """The kept entries after `position` (None: from the oldest), `limit` at most, each loss told before the next.
+    def after(self, position: Position | None, limit: int | None = None) -> Iterator[E]:
+        """Yield the kept entries after `position` (None: from the oldest), oldest first, at most `limit` of them.
 
-        A position ahead of the head is not an error: a reader may come from a relay that is a moment ahead of this one.
-        Nothing may be appended while what is returned is in use.
+        A position ahead of the head yields nothing: a client may come from a relay that is a moment ahead of this one.
+        Nothing may be appended before the iterator is used up.
         """
-        start = self._count - self.behind(position)
+        start = self._count - self.count_after(position)
         end = self._count if limit is None else min(start + limit, self._count)
-        entries = (self._at(n) for n in range(start, end))
-        if position is None or self.keeps_after(position):
-            return told(entries, position)
-        # The oldest entry may name a predecessor older than what was forgotten: a restored backend went on from there.
-        return chain([Gap(position, self._at(start).position)], told(entries, None))
+        return (self._at(number) for number in range(start, end))
 
-    def keeps_after(self, position: Position) -> bool:
-        """Whether nothing was forgotten that a reader has not seen which has seen everything up to `position`."""
-        return self._forgotten <= position
+    def with_gaps(self, entries: Sequence[E], position: Position | None) -> Iterator[E | Gap]:
+        """Yield `entries`, the first ones of `after(position)`, and a Gap before each that does not follow.
 
-    def behind(self, position: Position | None) -> int:
-        """How many kept entries come after `position`; None is before them all."""
+        Where the log has trimmed entries after `position`, the first item is always a Gap: the `prev` of the oldest
+        kept entry does not show that loss if the entry was appended to a channel restored from an older snapshot.
+        """
+        if not entries or position is None or self.keeps_all_after(position):
+            yield from with_gaps(entries, position)
+        else:
+            yield Gap(position, entries[0].position)
+            yield from with_gaps(entries, None)
+
+    def keeps_all_after(self, position: Position) -> bool:
+        """Return True if no entry after `position` has been trimmed."""
+        return self._trimmed <= position
+
+    def count_after(self, position: Position | None) -> int:
+        """Return how many kept entries come after `position`; all of them come after None."""
         kept = len(self._ring)
         if position is None:
             return kept
@@ -78,8 +85,8 @@ class Log(Generic[E]):
         numbers = range(self._count - kept, self._count)
         return kept - bisect_right(numbers, position, key=lambda number: self._at(number).position)
 
-    def before_last(self, count: int) -> Position | None:
-        """The position from which a reader gets the `count` newest entries and then what comes."""
+    def before_newest(self, count: int) -> Position | None:
+        """Return the position after which a reader gets the `count` newest entries and then every new one."""
         if count == 0 or not self._count:
             return self.head
         return self._at(self._count - min(count, len(self._ring))).prev

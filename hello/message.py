@@ -1,52 +1,56 @@
-"""What travels: Message, Position, Entry and Gap, values that know their wire form and nothing else."""
+"""The values that travel: Message, Position, Entry and Gap. They know their wire form and no other module."""
 
 import json
 import re
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, TypeVar
 
-LARGEST_INTEGER = 2**53 - 1  # the largest that JavaScript, and Lua inside Redis, still count exactly
+MAX_SAFE_INTEGER = 2**53 - 1  # the largest integer that JavaScript, and Lua inside Redis, represent exactly
 MAX_ID = 128  # characters; a UUID has 36
 MAX_NAME = 253  # characters; the longest name that DNS, and so Kubernetes, gives a host
-MAX_TEXT = 4096  # characters; a frame stays small enough to be sent to thousands of browsers
+MAX_TEXT = 4096  # characters; a frame stays small enough to be sent to thousands of clients
 
 _POSITION = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
 
 def now_ms() -> int:
-    """UNIX time in milliseconds, as it stands in messages and positions."""
+    """Return the UNIX time in milliseconds, the unit of all times in messages and positions."""
     return time.time_ns() // 1_000_000
 
 
 class Malformed(ValueError):
-    """Input that is not what it claims to be; the message says what is wrong with it."""
+    """The input does not have the form that it should have; the message of the error says what is wrong with it."""
 
 
 class Position(NamedTuple):
-    """Where an entry stands in a channel; positions compare as pairs of integers, never as text."""
+    """The place of an entry in a channel; positions compare as pairs of integers, never as text."""
 
-    milliseconds: int
+    milliseconds: int  # UNIX time
     sequence: int
 
     @classmethod
     def parse(cls, text: str) -> "Position":
-        """Read `MILLISECONDS-SEQUENCE`, both decimal without leading zeros.
+        """Read `MILLISECONDS-SEQUENCE`, both decimal without leading zeros, such as `1700000000000-0`.
 
-        Raises Malformed for anything else.
+        Raises Malformed if the text has any other form or a number above MAX_SAFE_INTEGER.
         """
         found = _POSITION.fullmatch(text)
         if found is None:
             raise Malformed(f"a position is MILLISECONDS-SEQUENCE, such as 1700000000000-0, not {text[:40]!r}")
         position = cls(int(found[1]), int(found[2]))
-        if max(position) > LARGEST_INTEGER:
-            raise Malformed(f"a position's numbers are at most {LARGEST_INTEGER}, not {text[:40]!r}")
+        if max(position) > MAX_SAFE_INTEGER:
+            raise Malformed(f"a position's numbers are at most {MAX_SAFE_INTEGER}, not {text[:40]!r}")
         return position
 
-    def following(self, clock: int) -> "Position":
-        """The position of the next entry when the clock says `clock` (UNIX milliseconds): it never goes back."""
-        return max(Position(clock, 0), Position(self.milliseconds, self.sequence + 1))
+    def successor(self, clock_ms: int) -> "Position":
+        """Return the position of the next entry, appended at the UNIX time `clock_ms`.
+
+        It is greater than this position even if the clock was set back: `5-0` at time 9 gives `9-0`, at time 3 `5-1`.
+        """
+        return max(Position(clock_ms, 0), Position(self.milliseconds, self.sequence + 1))
 
     def __str__(self) -> str:
         return f"{self.milliseconds}-{self.sequence}"
@@ -57,9 +61,9 @@ ORIGIN = Position(0, 0)  # before every entry
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One thing said. `sent_at` is UNIX time in milliseconds; a retry carries the same `id`.
+    """One broadcast. `sent_at` is UNIX time in milliseconds; a repeated publish has the same `id`.
 
-    Raises Malformed if a field is of the wrong type, empty or too long.
+    Raises Malformed if a field has the wrong type, is empty or is too long.
     """
 
     id: str
@@ -70,18 +74,24 @@ class Message:
     def __post_init__(self) -> None:
         for field, limit in (("id", MAX_ID), ("text", MAX_TEXT), ("broadcaster", MAX_NAME)):
             _check_text(field, getattr(self, field), limit)
-        # bool is an int to Python, and not to anybody else who reads the wire.
-        if type(self.sent_at) is not int or not 0 <= self.sent_at <= LARGEST_INTEGER:
+        # In Python a bool is an int; in JSON, which every other client reads, it is not a number.
+        if type(self.sent_at) is not int or not 0 <= self.sent_at <= MAX_SAFE_INTEGER:
             raise Malformed(f"a message's sent_at is UNIX time in milliseconds, not {self.sent_at!r}")
 
+    @classmethod
+    def new(cls, text: str, broadcaster: str) -> "Message":
+        """Make a message with a fresh id, sent now."""
+        return cls(id=uuid.uuid4().hex, text=text, broadcaster=broadcaster, sent_at=now_ms())
+
     def to_json(self) -> str:
+        """Return the message as a JSON object without spaces."""
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Message":
-        """Read what `to_json` wrote.
+        """Read the output of `to_json`.
 
-        Raises Malformed if it is not a JSON object with exactly a message's fields.
+        Raises Malformed if the text is not a JSON object with exactly the fields of a message.
         """
         try:
             fields = json.loads(text)
@@ -99,23 +109,23 @@ _MESSAGE_FIELDS = frozenset(Message.__annotations__)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message at its position in a channel, with the position of its predecessor (ORIGIN for the first)."""
+    """A message at its position in a channel. `prev` is the position of its predecessor; the first entry has ORIGIN."""
 
     position: Position
     prev: Position
     message: Message
 
     def follows(self, position: Position | None) -> bool:
-        """Whether a reader that has seen everything up to `position` misses nothing before this entry.
+        """Return True if a reader that has every entry up to `position` misses nothing before this entry.
 
-        This is the one rule for gaps. A reader without a position cannot miss anything.
+        This is the one rule for gaps. A reader without a position (None) cannot miss anything.
         """
         return position is None or self.prev <= position
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Entries with positions between `after` and `before`, both excluded, are lost for this reader."""
+    """A loss: entries with positions between `after` and `before`, both excluded, cannot be sent to a reader."""
 
     after: Position
     before: Position
@@ -124,8 +134,8 @@ class Gap:
 E = TypeVar("E", bound=Entry)
 
 
-def told(entries: Iterable[E], position: Position | None) -> Iterator[E | Gap]:
-    """What a reader at `position` is given for the entries after it: each loss is told before what follows it."""
+def with_gaps(entries: Iterable[E], position: Position | None) -> Iterator[E | Gap]:
+    """Yield the entries for a reader at `position`, and a Gap before each entry that does not follow the one before."""
     for entry in entries:
         if position is not None and not entry.follows(position):
             yield Gap(position, entry.position)
@@ -138,7 +148,7 @@ def _check_text(field: str, value: object, limit: int) -> None:
         raise Malformed(f"a message's {field} is text, not {type(value).__name__}")
     if not 0 < len(value) <= limit:
         raise Malformed(f"a message's {field} has 1 to {limit} characters, not {len(value)}")
-    if not value.isascii():  # as most are, so that nothing is encoded just to look
+    if not value.isascii():  # most texts are ASCII, and need no trial encoding
         try:
             value.encode()
         except UnicodeEncodeError as error:

@@ -1,7 +1,7 @@
-"""What may be configured, with its units, defaults and limits. It starts nothing and imports no other room.
+"""The settings of a process, with their units, defaults and limits. It starts nothing.
 
 Every setting is an environment variable (`HELLO_INTERVAL_MIN`) and a flag of the same name (`--interval-min`); a flag
-beats the variable. A mistake is one clear line, and all mistakes are told at once.
+overrides the variable. Each mistake is reported in one line, and all mistakes together.
 """
 
 import argparse
@@ -14,28 +14,30 @@ import re
 import socket
 import unicodedata
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from hello.channel import SCHEMES
+
 PREFIX = "HELLO_"
-ACTORS = ("broadcaster", "relay")
-CHANNELS = ("memory", "redis", "rediss")
+ActorName = Literal["broadcaster", "relay"]  # each has its row in `system.run`, and nothing else names them all
+ACTORS: tuple[ActorName, ...] = get_args(ActorName)
 MAX_HISTORY = 1_000_000  # entries; some 2 GB in each relay
 MAX_CLIENTS = 1_000_000  # more than one process can hold file descriptors for
 MAX_SECONDS = 86_400.0  # a day between two messages, or for a drain, is a mistyped number
 
-# Kubernetes describes a Service named hello to every pod of its namespace by variables of these beginnings.
+# Kubernetes sets variables with these names in every pod of a namespace that has a Service named hello.
 _SERVICE_LINK = re.compile(r"HELLO_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-_UNSAYABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
+_INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
-class Mistakes(ValueError):
-    """The configuration is wrong; each line says which setting is, and what it should be."""
+class ConfigError(ValueError):
+    """The configuration is wrong; each of its `lines` names one setting, and says what it should be."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
@@ -47,7 +49,7 @@ def _seconds(description: str, default: float) -> Any:
 
 
 class Settings(BaseSettings):
-    """One process's configuration, valid as a whole."""
+    """The configuration of one process, valid as a whole."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -56,41 +58,42 @@ class Settings(BaseSettings):
         enable_decoding=False,  # lists are comma separated, not JSON
     )
 
-    actors: tuple[str, ...] = Field(
-        ACTORS, description="which actors this process runs, comma separated: broadcaster, relay or both"
+    actors: tuple[ActorName, ...] = Field(
+        ACTORS, description=f"the actors that this process runs, comma separated: of {', '.join(ACTORS)}"
     )
     channel: str = Field(
-        "memory://", description="where messages go: memory:// (this process alone), redis://HOST:PORT or rediss://…"
+        "memory://", description="the channel: memory:// (within this process), redis://HOST:PORT or rediss://… (TLS)"
     )
     channel_password: SecretStr = Field(
         SecretStr(""), description="password for Redis, kept out of its URL; empty means none; never logged"
     )
-    text: str = Field("Hello world", description="what the broadcaster says, 1 to 4096 characters", max_length=4096)
+    text: str = Field("Hello world", description="the text of the messages, 1 to 4096 characters", max_length=4096)
     broadcaster: str = Field(
-        "hello.broadcaster:broadcaster", description="the actor that speaks, MODULE:FUNCTION; yours in place of ours"
+        "hello.broadcaster:broadcaster",
+        description="the function that publishes, MODULE:FUNCTION; replace it by your own",
     )
     interval_min: float = _seconds("shortest pause between two messages", 1)
     interval_max: float = _seconds("longest pause; each is drawn uniformly between the two", 10)
     history: int = Field(10_000, description="entries that the channel and each relay keep", ge=1, le=MAX_HISTORY)
     host: str = Field("127.0.0.1", description="address of the public server (page and streams)", min_length=1)
     port: int = Field(8000, description="its port; 0 takes a free one", ge=0, le=65535)
-    ops_host: str = Field("127.0.0.1", description="address of the operators' server", min_length=1)
+    ops_host: str = Field("127.0.0.1", description="address of the ops server", min_length=1)
     ops_port: int = Field(
         8001, description="its port, for /livez, /readyz and /metrics; 0 takes a free one", ge=0, le=65535
     )
     allowed_origins: tuple[str, ...] = Field(
-        (), description="origins beyond the page's own that may open the streams, comma separated"
+        (), description="origins of other pages that may open the streams, comma separated"
     )
     max_clients: int = Field(
-        10_000, description="browsers at once in this process; one more is refused with 503", ge=1, le=MAX_CLIENTS
+        10_000, description="clients of this process at a time; one more is refused with 503", ge=1, le=MAX_CLIENTS
     )
-    drain_seconds: float = _seconds("over how long browsers are moved away when the process is told to stop", 10)
+    drain_seconds: float = _seconds("over how long clients are closed when the process stops", 10)
     log_format: Literal["text", "json"] | None = Field(
-        None, description="text or json; unless set, text on a terminal and json elsewhere"
+        None, description="text or json; if unset, text on a terminal and json elsewhere"
     )
     instance: str = Field(
         default_factory=socket.gethostname,
-        description="how this process names itself in messages",
+        description="the name of this process in messages",
         max_length=253,
     )
 
@@ -101,14 +104,14 @@ class Settings(BaseSettings):
 
     @field_validator("actors")
     @classmethod
-    def _known_actors(cls, actors: tuple[str, ...]) -> tuple[str, ...]:
-        if not actors or set(actors) - set(ACTORS) or len(set(actors)) < len(actors):
-            raise ValueError(f"name one or both of {', '.join(ACTORS)}")
+    def _each_once(cls, actors: tuple[ActorName, ...]) -> tuple[ActorName, ...]:
+        if not actors or len(set(actors)) < len(actors):
+            raise ValueError(f"give one or more of {', '.join(ACTORS)}, each once")
         return actors
 
     @field_validator("broadcaster")
     @classmethod
-    def _an_actor(cls, name: str) -> str:
+    def _actor_function(cls, name: str) -> str:
         if not _FUNCTION.fullmatch(name):
             raise ValueError("give MODULE:FUNCTION, such as clock:clock")
         try:
@@ -124,7 +127,7 @@ class Settings(BaseSettings):
     def _readable_url(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            readable = parts.scheme in CHANNELS and parts.port != 0 and not parts.query
+            readable = parts.scheme in SCHEMES and parts.port != 0 and not parts.query
         except ValueError:
             readable = False
         if not readable or (parts.scheme != "memory" and not parts.hostname):
@@ -133,8 +136,8 @@ class Settings(BaseSettings):
 
     @field_validator("text", "instance")
     @classmethod
-    def _sayable(cls, text: str) -> str:
-        if not text.strip() or any(unicodedata.category(character) in _UNSAYABLE for character in text):
+    def _visible(cls, text: str) -> str:
+        if not text.strip() or any(unicodedata.category(character) in _INVISIBLE for character in text):
             raise ValueError("give at least one visible character, and no control characters")
         return text
 
@@ -149,9 +152,9 @@ class Settings(BaseSettings):
 
     @field_validator("interval_min", "interval_max")
     @classmethod
-    def _a_pause(cls, seconds: float) -> float:
+    def _positive(cls, seconds: float) -> float:
         if seconds <= 0:
-            raise ValueError("a pause is more than 0 seconds")
+            raise ValueError("give more than 0 seconds")
         return seconds
 
     @field_validator("drain_seconds")
@@ -177,18 +180,18 @@ class Settings(BaseSettings):
             mistakes.append(
                 f"{PREFIX}INTERVAL_MIN: {self.interval_min:g} is more than {PREFIX}INTERVAL_MAX ({self.interval_max:g})"
             )
-        if urlsplit(self.channel).scheme == "memory" and set(self.actors) != set(ACTORS):
+        if urlsplit(self.channel).scheme == "memory" and not {"broadcaster", "relay"} <= set(self.actors):
             mistakes.append(
-                f"{PREFIX}CHANNEL: memory:// reaches this process alone, so that {self.actors[0]} would be by itself;"
-                f" give a redis:// URL, or {PREFIX}ACTORS={','.join(ACTORS)}"
+                f"{PREFIX}CHANNEL: memory:// reaches this process only, which needs a broadcaster and a relay then;"
+                f" give a redis:// URL, or {PREFIX}ACTORS=broadcaster,relay"
             )
         if mistakes:
-            raise Mistakes(mistakes)
+            raise ConfigError(mistakes)
         return self
 
     @property
-    def speaks(self) -> Callable[..., Coroutine[Any, Any, None]]:
-        """The actor that speaks: it is called as `hello.broadcaster.broadcaster` is."""
+    def broadcaster_function(self) -> Callable[..., Coroutine[Any, Any, None]]:
+        """The function that publishes, with the parameters of `hello.broadcaster.broadcaster`."""
         return cast("Callable[..., Coroutine[Any, Any, None]]", pkgutil.resolve_name(self.broadcaster))
 
     @property
@@ -203,14 +206,14 @@ class Settings(BaseSettings):
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Let the parser know every setting, with its unit and its default."""
+    """Add a flag for every setting, with its unit and its default."""
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=False)
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
         if isinstance(default, tuple):
             default = ",".join(default)
-        text = {"instance": "the host's name", "log_format": "as it fits"}.get(name, str(default) or "empty")
+        text = {"instance": "the host's name", "log_format": "unset"}.get(name, str(default) or "empty")
         flag = "--" + name.replace("_", "-")
         parser.add_argument(
             flag, dest=name, metavar="…", default=argparse.SUPPRESS, help=f"{field.description} (default: {text})"
@@ -218,17 +221,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load(flags: Mapping[str, str] | None = None) -> Settings:
-    """The configuration from these flags (by field name) and the environment.
+    """Return the configuration from these flags (by field name) and the environment.
 
-    Raises Mistakes for anything unknown or out of bounds.
+    Raises ConfigError if a variable is unknown, or a value is out of its limits.
     """
     unknown = _unknown_variables()
     try:
-        settings = Settings(**dict(flags or {}))  # type: ignore[arg-type]  # as text, like the environment's
+        settings = Settings(**dict(flags or {}))  # type: ignore[arg-type]  # pydantic reads text here, as from the environment
     except ValidationError as error:
-        raise Mistakes([*unknown, *(line for mistake in error.errors() for line in _lines(mistake))]) from None
+        raise ConfigError([*unknown, *(line for mistake in error.errors() for line in _lines(mistake))]) from None
     if unknown:
-        raise Mistakes(unknown)
+        raise ConfigError(unknown)
     return settings
 
 
@@ -245,10 +248,10 @@ def _unknown_variables() -> list[str]:
 
 def _lines(mistake: Any) -> Sequence[str]:
     reason = mistake.get("ctx", {}).get("error")
-    if isinstance(reason, Mistakes):
+    if isinstance(reason, ConfigError):
         return reason.lines
     name = str(mistake["loc"][0])
-    said = str(reason) if reason else str(mistake["msg"]).lower()
-    # What was given may hold a password.
+    text = str(reason) if reason else str(mistake["msg"]).lower()
+    # The URL may contain a password.
     given = "" if name.startswith("channel") else f" (it is {str(mistake['input'])[:60]!r})"
-    return [f"{PREFIX}{name.upper()}: {said}{given}"]
+    return [f"{PREFIX}{name.upper()}: {text}{given}"]

@@ -1,32 +1,34 @@
-"""One process of the system: which actors run, and in which order. Here alone they are introduced to each other."""
+"""One process: which actors run, in which order, and what each of them gets. Only this file knows all actors."""
 
 import logging
 import uuid
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
-from hello.audience import Audience
 from hello.channel import Channel
+from hello.hub import Hub
+from hello.lease import Lease
 from hello.message import Message
 from hello.metrics import Metrics
 from hello.relay import relay
-from hello.settings import Settings
-from hello.supervisor import Link, Voice, follow
-from hello.web.operators import operators_app
+from hello.settings import ActorName, Settings
+from hello.supervisor import ChannelStatus, follow
+from hello.web.ops import ops_app
 from hello.web.public import public_app
 
-LEAVE_SECONDS = 5.0  # after the drain, for browsers that do not answer the closing frame
+CLOSE_SECONDS = 5.0  # after the drain, for clients that do not answer the close frame
 
 log = logging.getLogger(__name__)
 
 
 class Serve(Protocol):
-    """Serves the app of that name (`public` or `operators`) until `stop` is set; started once it can be reached."""
+    """Serves the app of that name (`public` or `ops`) until `stop` is set; started once it accepts connections."""
 
     async def __call__(self, name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None: ...
 
@@ -41,79 +43,91 @@ async def run(
 ) -> None:
     """Run the actors that the settings name until `stop` is set, then drain; started once the process is ready.
 
-    An error in an actor or a server ends everything and is raised; a lost channel is none.
+    An error in an actor or a server ends everything and is raised; a lost channel is not an error.
     """
     metrics = Metrics()
-    audience = Audience(
-        history=settings.history, instance=settings.instance, max_clients=settings.max_clients, metrics=metrics
-    )
+    hub = Hub(history=settings.history, instance=settings.instance, max_clients=settings.max_clients, metrics=metrics)
+    lease: Lease | None = None
     not_ready: str | None = "starting"
-    voice: Voice | None = None
-    if "broadcaster" in settings.actors:
-        voice = Voice(channel, f"{settings.instance} {uuid.uuid4().hex}", Link("broadcaster", metrics))
-        metrics.voice.set_function(lambda: voice.mine)
     servers_stop = anyio.Event()
 
-    async def start_relay(actors: TaskGroup, servers: TaskGroup) -> None:
-        link = Link("relay", metrics, audience.channel_turned)
-
-        async def run_relay(*, task_status: TaskStatus[None]) -> None:
-            async with aclosing(follow(channel, lambda: audience.head, link)) as inbox:
-                await relay(inbox, audience, metrics=metrics, task_status=task_status)
-
-        await actors.start(run_relay)
-        actors.start_soon(audience.beat)
-        app = public_app(audience, allowed_origins=settings.allowed_origins)
-        await servers.start(partial(serve, "public", app, servers_stop))
-
-    async def start_broadcaster(actors: TaskGroup, voice: Voice) -> None:
-        async def outbox(message: Message) -> None:
-            accepted = await voice.say(message)
-            (metrics.fenced if accepted is None else metrics.published).inc()
-
-        async def speak() -> None:
-            await settings.speaks(
-                voice.turn,
-                outbox,
-                text=settings.text,
-                instance=settings.instance,
-                interval=(settings.interval_min, settings.interval_max),
-            )
-            # It would keep the voice, and nobody would speak any more.
-            raise RuntimeError(f"{settings.broadcaster} has returned, and an actor never does")
-
-        await actors.start(voice.keep)
-        actors.start_soon(speak)
-
     async with anyio.create_task_group() as servers:
-        await servers.start(partial(serve, "operators", operators_app(metrics, lambda: not_ready), servers_stop))
+        await servers.start(partial(serve, "ops", ops_app(metrics, lambda: not_ready), servers_stop))
         async with anyio.create_task_group() as relays:
-            async with anyio.create_task_group() as speakers:
+            async with anyio.create_task_group() as broadcasters:
+
+                async def start_relay() -> None:
+                    status = ChannelStatus("relay", metrics, hub.set_channel_up)
+                    await relays.start(partial(_run_relay, channel, hub, status, metrics))
+                    relays.start_soon(hub.beat)
+                    app = public_app(hub, allowed_origins=settings.allowed_origins)
+                    await servers.start(partial(serve, "public", app, servers_stop))
+
+                async def start_broadcaster() -> None:
+                    nonlocal lease
+                    holder = f"{settings.instance} {uuid.uuid4().hex}"
+                    lease = Lease(channel, holder, ChannelStatus("broadcaster", metrics))
+                    metrics.leader.set_function(lambda: lease is not None and lease.is_leader)
+                    await broadcasters.start(lease.renew)
+                    broadcasters.start_soon(_run_broadcaster, settings, lease, metrics)
+
+                # Every actor has its row here, in the order of their start. The relay is first: it relays what is
+                # published from now on. A new actor takes its name in `settings.ActorName`, and a row.
+                actors: Mapping[ActorName, Callable[[], Awaitable[None]]] = {
+                    "relay": start_relay,
+                    "broadcaster": start_broadcaster,
+                }
 
                 async def start() -> None:
                     nonlocal not_ready
-                    # A relay first: what is said from now on is heard.
-                    if "relay" in settings.actors:
-                        await start_relay(relays, servers)
-                    if voice is not None:
-                        await start_broadcaster(speakers, voice)
+                    for name, start_actor in actors.items():
+                        if name in settings.actors:
+                            await start_actor()
                     if stop.is_set():
-                        return  # in this very turn of the loop: it drains, and is not ready any more
+                        return  # it was set in this very step of the event loop: the process drains, and is not ready
                     not_ready = None
                     log.info("ready: %s over %s", " and ".join(settings.actors), settings.channel_for_logs)
                     task_status.started()
 
-                speakers.start_soon(start)
+                broadcasters.start_soon(start)
                 await stop.wait()
                 not_ready = "draining"
-                audience.draining = True
-                speakers.cancel_scope.cancel()
-            if voice is not None:
-                await voice.release()
-            if len(audience):
-                log.info("moving %d browsers away over %g s at most", len(audience), settings.drain_seconds)
-            await audience.drain(settings.drain_seconds)
-            with anyio.move_on_after(LEAVE_SECONDS):
-                await audience.empty.wait()
+                hub.draining = True
+                broadcasters.cancel_scope.cancel()
+            if lease is not None:
+                await lease.release()
+            await _drain(hub, settings.drain_seconds)
             relays.cancel_scope.cancel()
         servers_stop.set()
+
+
+async def _run_relay(
+    channel: Channel, hub: Hub, status: ChannelStatus, metrics: Metrics, *, task_status: TaskStatus[None]
+) -> None:
+    async with aclosing(follow(channel, lambda: hub.head, status)) as batches:
+        await relay(batches, hub, metrics=metrics, task_status=task_status)
+
+
+async def _run_broadcaster(settings: Settings, lease: Lease, metrics: Metrics) -> None:
+    async def publish(message: Message) -> None:
+        position = await lease.publish(message)
+        (metrics.fenced if position is None else metrics.published).inc()
+
+    await settings.broadcaster_function(
+        lease.wait_until_leader,
+        publish,
+        text=settings.text,
+        instance=settings.instance,
+        interval=(settings.interval_min, settings.interval_max),
+    )
+    # This process would stay the leader, and no process would publish any more.
+    raise RuntimeError(f"{settings.broadcaster} has returned, and an actor never does")
+
+
+async def _drain(hub: Hub, seconds: float) -> None:
+    """Move all clients to other relays, and wait until their connections are closed."""
+    if len(hub):
+        log.info("draining %d clients over %g s at most", len(hub), seconds)
+    await hub.drain(seconds)
+    with anyio.move_on_after(CLOSE_SECONDS):
+        await hub.empty.wait()

@@ -73,7 +73,7 @@ class HelloProcess:
         return self
 
     def wait_for(self, path: str, status: int) -> None:
-        """Return once the operators' server answers with this status; if it never does, the process is killed."""
+        """Return once the ops server answers with this status; if it never does, the process is killed."""
         deadline = time.monotonic() + START_SECONDS
         while (found := self.status(path)) != status:
             if self.exit_code() is not None or time.monotonic() > deadline:
@@ -86,7 +86,7 @@ class HelloProcess:
         return self._get(self.url)[1]
 
     def status(self, path: str) -> int | None:
-        """The status that the operators' server answers with, or None while it does not answer."""
+        """The status that the ops server answers with, or None while it does not answer."""
         try:
             return self._get(f"http://127.0.0.1:{self.ops_port}{path}")[0]
         except urllib.error.HTTPError as error:

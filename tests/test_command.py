@@ -14,7 +14,7 @@ from redis import Redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from hello.settings import Mistakes, Settings, load
+from hello.settings import ConfigError, Settings, load
 from tests.processes import HelloProcess, free_ports
 from tests.redis_server import RedisServer
 
@@ -155,10 +155,10 @@ def test_a_mistake_is_one_clear_line(
     """Each mistake names its variable, and all are told at once."""
     for name, value in settings.items():
         monkeypatch.setenv(f"HELLO_{name.upper()}", value)
-    with pytest.raises(Mistakes) as mistakes:
+    with pytest.raises(ConfigError) as error:
         load()
-    assert len(mistakes.value.lines) == len(complaints)
-    for line, complaint in zip(mistakes.value.lines, complaints, strict=True):
+    assert len(error.value.lines) == len(complaints)
+    for line, complaint in zip(error.value.lines, complaints, strict=True):
         assert re.match(complaint, line), line
         assert "\n" not in line
 
@@ -181,9 +181,9 @@ def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load({"channel": "redis://user:geheim@redis:6379/0", "channel_password": "geheim"})
     assert settings.channel_for_logs == "redis://redis:6379/0"
     assert "geheim" not in repr(settings.channel_password)
-    with pytest.raises(Mistakes) as mistakes:
+    with pytest.raises(ConfigError) as error:
         load({"channel": "redi://user:geheim@redis"})
-    assert "geheim" not in str(mistakes.value)
+    assert "geheim" not in str(error.value)
 
 
 def test_a_misconfigured_process_ends_with_code_2() -> None:

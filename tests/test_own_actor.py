@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hello.settings import Mistakes, load
+from hello.settings import ConfigError, load
 from tests import own_actor
 from tests.deploy.tools import tool
 
@@ -64,14 +64,17 @@ def test_what_its_image_sets_is_understood(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(str(folder))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert load().speaks.__name__ == "clock"
+    assert load().broadcaster_function.__name__ == "clock"
 
 
 @pytest.mark.parametrize(
     ("actor", "told"),
     [
-        ("async def once(turn, outbox, **_): await turn()", "once:once has returned, and an actor never does"),
-        ("async def once(turn, outbox): await turn()", "unexpected keyword argument 'text'"),
+        (
+            "async def once(wait_until_leader, publish, **_): await wait_until_leader()",
+            "once:once has returned, and an actor never does",
+        ),
+        ("async def once(wait, publish): await wait()", "unexpected keyword argument 'text'"),
     ],
 )
 def test_an_actor_that_ends_ends_its_process_and_the_first_line_says_why(tmp_path: Path, actor: str, told: str) -> None:
@@ -82,7 +85,7 @@ def test_an_actor_that_ends_ends_its_process_and_the_first_line_says_why(tmp_pat
     command += ["--log-format", "text"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    [line] = [line for line in done.stderr.splitlines() if "ended by an error" in line]
+    [line] = [line for line in done.stderr.splitlines() if "stopped by an error" in line]
     assert told in line
 
 
@@ -101,6 +104,6 @@ def test_a_name_that_is_no_actor_is_told_at_the_start(
     folder: Path, monkeypatch: pytest.MonkeyPatch, named: str, told: str
 ) -> None:
     monkeypatch.syspath_prepend(str(folder))
-    with pytest.raises(Mistakes, match=r"^HELLO_BROADCASTER: ") as mistakes:
+    with pytest.raises(ConfigError, match=r"^HELLO_BROADCASTER: ") as error:
         load({"broadcaster": named})
-    assert told in str(mistakes.value)
+    assert told in str(error.value)

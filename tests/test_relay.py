@@ -1,4 +1,4 @@
-"""The actor that passes on: in which pieces."""
+"""The relay: how many bytes it appends between two notifications, and the losses that it counts."""
 
 from collections.abc import AsyncGenerator
 from itertools import pairwise
@@ -7,9 +7,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from hello.audience import Audience, Browser
 from hello.channel import Batch
-from hello.feed import BLOCK
+from hello.feed import BLOCK_BYTES
+from hello.hub import Client, Hub
 from hello.message import ORIGIN, Entry, Message, Position
 from hello.metrics import Metrics
 from hello.relay import relay
@@ -17,56 +17,68 @@ from hello.relay import relay
 MESSAGES = 1000
 
 
-class Eager(Browser):
-    """A browser that takes what it is owed whenever it is told of something; `taken` has the bytes of each time."""
+class EagerClient(Client):
+    """A client that polls at each notification; `polled` has the bytes of each poll, by notification."""
 
-    def __init__(self, audience: Audience) -> None:
-        super().__init__(audience)
-        self.taken: list[list[int]] = []
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(hub)
+        self.polled: list[list[int]] = []
 
-    def ring(self) -> None:
-        times = []
-        while (owed := self.take()) is not None:
-            times.append(sum(len(frame.json) for frame in owed.frames))
-        if times:
-            self.taken.append(times)
+    def notify(self) -> None:
+        polls = []
+        while (pending := self.poll()) is not None:
+            polls.append(sum(len(frame.json) for frame in pending.frames))
+        if polls:
+            self.polled.append(polls)
 
 
 @pytest.mark.parametrize("size", [1, 120, 4096])
-async def test_much_is_passed_on_in_pieces_of_one_write_with_a_turn_for_others_between(size: int) -> None:
-    """However much comes at once: who has been given everything stays so, and nobody else waits for all of it."""
-    audience = Audience(history=MESSAGES, instance="relay-1", max_clients=10, metrics=Metrics())
-    browser = Eager(audience)
-    said: list[Entry] = []
+async def test_large_batch_in_writes(size: int) -> None:
+    """A large batch reaches a caught-up client in single writes, and other tasks run in between."""
+    hub = Hub(history=MESSAGES, instance="relay-1", max_clients=10, metrics=Metrics())
+    client = EagerClient(hub)
+    entries: list[Entry] = []
     for number in range(1, MESSAGES + 1):
-        prev = said[-1].position if said else ORIGIN
-        said.append(Entry(Position(number, 0), prev, Message(str(number), "x" * size, "b", 0)))
-    turns = [0]
+        prev = entries[-1].position if entries else ORIGIN
+        entries.append(Entry(Position(number, 0), prev, Message(str(number), "x" * size, "b", 0)))
+    counts = [0]  # of notifications, at each run of another task
 
-    async def others() -> None:
+    async def other_task() -> None:
         while True:
             await anyio.lowlevel.checkpoint()
-            turns.append(len(browser.taken))
+            counts.append(len(client.polled))
 
-    async def inbox() -> AsyncGenerator[Batch, None]:
+    async def batches() -> AsyncGenerator[Batch, None]:
         yield []
-        audience.join(browser, 0)
-        browser.ring()  # the welcome
+        hub.join(client, 0)
+        client.notify()  # the welcome
         await anyio.lowlevel.checkpoint()
-        yield list(said)
+        yield list(entries)
         await anyio.sleep_forever()
 
     async with anyio.create_task_group() as group:
-        group.start_soon(others)
-        await group.start(lambda task_status: relay(inbox(), audience, metrics=Metrics(), task_status=task_status))
-        while audience.head != said[-1].position or browser.behind:
+        group.start_soon(other_task)
+        await group.start(lambda task_status: relay(batches(), hub, metrics=Metrics(), task_status=task_status))
+        while hub.head != entries[-1].position or client.lag:
             await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
 
-    turns.append(len(browser.taken))
-    pieces = browser.taken[1:]
-    assert all(len(times) == 1 for times in pieces), "no more than one write each"
-    assert sum(map(sum, pieces)) / BLOCK + 1 > len(pieces) * 0.9, "nor fewer messages in one than there is room for"
-    assert len(pieces) > 5
-    # Two: trio runs in any order those whose turn it is.
-    assert all(later - earlier <= 2 for earlier, later in pairwise(turns)), "others had a turn"
+    counts.append(len(client.polled))
+    writes = client.polled[1:]
+    assert all(len(polls) == 1 for polls in writes), "one write for each notification"
+    assert sum(map(sum, writes)) / BLOCK_BYTES + 1 > len(writes) * 0.9, "each write is nearly a block"
+    assert len(writes) > 5
+    # Two, since trio runs the tasks that are ready in a random order.
+    assert all(later - earlier <= 2 for earlier, later in pairwise(counts)), "another task ran in between"
+
+
+async def test_losses_are_counted() -> None:
+    """The relay counts each entry that does not follow the one before, and none at its start."""
+    hub, metrics = Hub(history=10, instance="relay-1", max_clients=10, metrics=Metrics()), Metrics()
+
+    async def batches() -> AsyncGenerator[Batch, None]:
+        for number, prev in ((5, 4), (6, 5), (9, 8), (12, 9), (20, 15)):
+            yield [Entry(Position(number, 0), Position(prev, 0), Message(str(number), "x", "b", 0))]
+
+    await relay(batches(), hub, metrics=metrics)
+    assert metrics.registry.get_sample_value("hello_gaps_total", {"reader": "relay"}) == 2

@@ -1,15 +1,15 @@
-"""The channel: a log with positions. Here are its methods and its promises; each backend has a file of its own.
+"""The channel, a log with positions: its methods and its promises. It must not know actors; each backend has its file.
 
-Nine promises, each a test of that name which runs over every backend:
+Nine promises, each a check of that name in `hello.testing.check_channel`, which every backend passes:
 
-order    every subscriber sees the entries in one and the same order
-seam     a subscriber from position p sees every kept entry after p, then the live ones: none missing, none twice
-gap      where entries after p are gone, the subscriber is told so before the next entry; never silently skipped
+order    all subscribers receive the entries in one and the same order
+seam     a subscriber from position p receives every kept entry after p, then the new ones: none missing, none twice
+gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently
 once     publishing a message again (same id) adds nothing and returns the first position, within the last `history`
-ready    once `subscribe` has been entered, whatever anyone publishes afterwards is seen
-bounded  a channel keeps exactly its last `history` entries, whoever lags
-voice    one speaker at a time has the voice, until it releases it or does not claim it for LEASE_SECONDS; a message of
-         any other speaker is Fenced
+ready    once `subscribe` has been entered, every entry published afterwards is received
+bounded  a channel keeps exactly its last `history` entries, however slow its readers are
+leader   one holder at a time has the lease, until it releases the lease or has not renewed it for LEASE_SECONDS; a
+         message published by any other holder is refused (Fenced)
 outage   while the backend is away or refuses, publish and subscription raise ChannelLost within seconds
 leave    leaving a subscription frees everything that it held, on error and cancellation too
 """
@@ -19,58 +19,58 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from hello.message import Entry, Gap, Message, Position
+from hello.message import Entry, Message, Position
 
-WORD_SECONDS = 2.0  # a subscription that has nothing to say still says so as often as this: proof that it is not deaf
-LEASE_SECONDS = 3.0  # how long a speaker that died keeps the voice: two claims of one a second may be late
-BATCH = 1000  # entries in one batch, at most: a reader that comes back from far away does not hold up the event loop
+SCHEMES = ("memory", "redis", "rediss")  # of the URLs that `open_channel` accepts
 
-Batch = list[Entry | Gap]
+HEARTBEAT_SECONDS = 2.0  # between two batches of a quiet subscription: an empty batch proves that the backend replies
+LEASE_SECONDS = 3.0  # how long a leader that died blocks the others: two of its renewals, one a second, may be late
+MAX_BATCH = 1000  # entries: a reader that is far behind does not block the event loop
+
+Batch = list[Entry]
 
 
 class ChannelLost(Exception):
-    """The channel is away, or refuses; trying again may help. Its text says what happened, in one line."""
+    """The backend is away, or refuses; a retry may help. The text of the error says what happened, in one line."""
 
 
 class Fenced(Exception):
-    """The speaker does not have the voice, so that its message was not accepted."""
+    """The message was not accepted, since its holder does not have the lease."""
 
 
 class Channel(Protocol):
-    """A way to publish, a way to follow what was published, and a lease on being the one that speaks."""
+    """A way to publish, a way to subscribe to what is published, and a lease for the one process that publishes."""
 
-    async def publish(self, message: Message, speaker: str | None = None) -> Position:
-        """Append the message, and return the position that it has now, or had already if its id is known.
+    async def publish(self, message: Message, holder: str | None = None) -> Position:
+        """Append the message and return its position; a message whose id is known is not appended again.
 
-        With a `speaker`, only if this speaker has the voice at that moment; without one, whoever has it.
+        With a `holder`, only if this holder has the lease at that moment; None publishes without the lease.
 
         Raises ChannelLost if it is not certain that the message was accepted: publish the very same message again.
-        Raises Fenced if it certainly was not, since the speaker does not have the voice.
+        Raises Fenced if the message certainly was not accepted, since the holder does not have the lease.
         """
         ...
 
-    async def claim(self, speaker: str) -> bool:
-        """Take the voice if it is free, or keep it, for LEASE_SECONDS from now; False while another speaker has it.
+    async def acquire(self, holder: str) -> bool:
+        """Acquire the lease if it is free, or renew it, for LEASE_SECONDS from now; False if another holder has it.
 
-        Raises ChannelLost if it is not certain whether it was taken.
+        Raises ChannelLost if it is not certain whether the lease was acquired.
         """
         ...
 
-    async def release(self, speaker: str) -> None:
-        """Let the voice go, if this speaker has it.
+    async def release(self, holder: str) -> None:
+        """Give the lease up, if this holder has it.
 
-        Raises ChannelLost if it is not certain that it was let go; it lapses then.
+        Raises ChannelLost if it is not certain that the lease was released; it then expires by itself.
         """
         ...
 
     def subscribe(self, after: Position | None) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
-        """Follow the channel from position `after`; None starts at the oldest kept entry.
+        """Subscribe to the entries after a position; None starts at the oldest kept entry.
 
-        What is entered yields batches of what has come since the last one, in order, without an end. A batch is empty
-        where there is nothing more for now: once as soon as the reader has caught up, then every WORD_SECONDS.
-
-        Where `after` is None and the channel has entries, a loss between entering and the first batch is told too; a
-        reader that found a channel without a past is never told of one that it might have had.
+        The context manager gives an iterator without an end. Each batch has the entries that came since the last one,
+        in order, at most MAX_BATCH. A batch is empty once as soon as the reader has caught up, and then every
+        HEARTBEAT_SECONDS in which nothing comes. The reader finds losses itself, by `Entry.follows`.
 
         Raises ChannelLost on entering and on iterating.
         """
@@ -79,11 +79,11 @@ class Channel(Protocol):
 
 @asynccontextmanager
 async def open_channel(url: str, *, history: int, password: str | None = None) -> AsyncIterator[Channel]:
-    """Open the channel that `url` names, keeping `history` entries (at least 1); leaving closes it.
+    """Open the channel of this URL, which keeps `history` entries (at least 1); leaving the context closes it.
 
-    Opening does not need the backend to be there: the first publish or subscribe finds out.
+    Opening does not need the backend to be there: the first publish or subscribe connects to it.
 
-    Raises ValueError for a scheme that no backend answers to.
+    Raises ValueError if the scheme is not one of SCHEMES.
     """
     match urlsplit(url).scheme:
         case "memory":
@@ -91,9 +91,9 @@ async def open_channel(url: str, *, history: int, password: str | None = None) -
 
             yield MemoryChannel(history)
         case "redis" | "rediss":
-            from hello.channel.redis import open_redis  # here alone, so that only who uses Redis loads its client
+            from hello.channel.redis import open_redis  # imported here, so that only a user of Redis loads its client
 
             async with open_redis(url, history=history, password=password) as channel:
                 yield channel
         case scheme:
-            raise ValueError(f"no channel for {scheme!r}: the known ones are memory://, redis:// and rediss://")
+            raise ValueError(f"no channel for {scheme!r}: give one of {', '.join(f'{known}://' for known in SCHEMES)}")

@@ -1,4 +1,4 @@
-"""The channel in memory: a log in this process. It knows nothing of other backends, and cannot be lost."""
+"""The channel in memory: a log in this process. It knows no other backend, and cannot be lost."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -6,67 +6,67 @@ from contextlib import aclosing, asynccontextmanager
 import anyio
 import anyio.lowlevel
 
-from hello.channel import BATCH, LEASE_SECONDS, WORD_SECONDS, Batch, Fenced
+from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, Fenced
 from hello.log import Log
 from hello.message import ORIGIN, Entry, Message, Position, now_ms
 
 
 class MemoryChannel:
-    """See `hello.channel` for what it promises. It runs on asyncio and on trio, in real and in virtual time."""
+    """A channel with the promises of `hello.channel`, on asyncio and on trio, in real and in virtual time."""
 
-    def __init__(self, history: int, mark: Position = ORIGIN) -> None:
-        """Keep `history` entries; positions go on after `mark`, the last one of a channel that this one stands for."""
+    def __init__(self, history: int, high_watermark: Position = ORIGIN) -> None:
+        """Keep `history` entries. Positions start above `high_watermark`, the last one of an earlier channel."""
         self._log: Log[Entry] = Log(history)
-        self._mark = mark
+        self._high_watermark = high_watermark
         self._changed = anyio.Event()
-        self._voice: str | None = None  # whose it is, until it lapses
-        self._lapses = 0.0  # by the event loop's clock
+        self._holder: str | None = None  # of the lease, until it expires
+        self._expires = 0.0  # by the clock of the event loop
 
-    async def publish(self, message: Message, speaker: str | None = None) -> Position:
+    async def publish(self, message: Message, holder: str | None = None) -> Position:
         await anyio.lowlevel.checkpoint()
         if (known := self._log.find(message.id)) is not None:
             return known
-        if speaker is not None and speaker != self._speaker():
+        if holder is not None and holder != self._current_holder():
             raise Fenced
-        prev = self._log.head or self._mark
-        position = prev.following(now_ms())
+        prev = self._log.head or self._high_watermark
+        position = prev.successor(now_ms())
         self._log.append(Entry(position, prev, message))
         self._changed.set()
         self._changed = anyio.Event()
         return position
 
-    async def claim(self, speaker: str) -> bool:
+    async def acquire(self, holder: str) -> bool:
         await anyio.lowlevel.checkpoint()
-        if self._speaker() not in (None, speaker):
+        if self._current_holder() not in (None, holder):
             return False
-        self._voice, self._lapses = speaker, anyio.current_time() + LEASE_SECONDS
+        self._holder, self._expires = holder, anyio.current_time() + LEASE_SECONDS
         return True
 
-    async def release(self, speaker: str) -> None:
+    async def release(self, holder: str) -> None:
         await anyio.lowlevel.checkpoint()
-        if self._voice == speaker:
-            self._voice = None
+        if self._holder == holder:
+            self._holder = None
 
-    def _speaker(self) -> str | None:
-        return self._voice if anyio.current_time() < self._lapses else None
+    def _current_holder(self) -> str | None:
+        return self._holder if anyio.current_time() < self._expires else None
 
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
         await anyio.lowlevel.checkpoint()
-        position = self._log.before_last(len(self._log)) if after is None else after
-        async with aclosing(self._follow(position)) as batches:
+        async with aclosing(self._follow(after)) as batches:
             yield batches
 
     async def _follow(self, position: Position | None) -> AsyncGenerator[Batch, None]:
         caught_up = False
         while True:
-            batch = list(self._log.after(position, BATCH))
+            batch = list(self._log.after(position, MAX_BATCH))
             if not batch and caught_up:
-                with anyio.move_on_after(WORD_SECONDS):  # nothing can come between the look into the log and this
+                # No entry can be appended between the read above and this wait: there is no checkpoint in between.
+                with anyio.move_on_after(HEARTBEAT_SECONDS):
                     await self._changed.wait()
-                batch = list(self._log.after(position, BATCH))
-            caught_up = caught_up or not batch
-            match batch:
-                case [*_, Entry(position=position)]:
-                    pass
+                batch = list(self._log.after(position, MAX_BATCH))
+            if batch:
+                position = batch[-1].position
+            else:
+                caught_up = True
             yield batch

@@ -1,1 +1,1 @@
-"""What the outside sees over HTTP: the public app with its page and streams, the operators' app, and their server."""
+"""The HTTP servers: the public app with the page and its streams, the ops app, and the server that serves both."""

@@ -1,4 +1,4 @@
-"""Which pages may open a stream, and which hosts may stand in a policy. It reads headers and nothing else."""
+"""Which pages may open a stream, and which hosts a security policy may name. It reads headers and nothing else."""
 
 import re
 from collections.abc import Collection
@@ -8,28 +8,28 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def may_open(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
-    """Whether a page of `origin` may open a stream at `host` (both as the headers say; RFC 6454, RFC 9110).
+    """Return True if a page of `origin` may open a stream at `host` (the two headers: RFC 6454, RFC 9110).
 
-    A request without an Origin comes from no page and may. A page of the host and port that were asked for may, however
-    they are spelt; a proxy may have taken TLS away, so that the scheme says nothing. Other pages may if `allowed` (in
-    lower case) names them.
+    A request without an Origin does not come from a page, and may. A page may if its host and port are those of the
+    request, in any spelling; the scheme is ignored, since a proxy may have ended TLS. Any other page may if `allowed`
+    (in lower case) has its origin.
     """
     if origin is None:
         return True
     origin = origin.lower()
     if origin in allowed:
         return True
-    scheme, _, place = origin.partition("://")
-    asked, own = _HOST.fullmatch((host or "").lower()), _HOST.fullmatch(place)
-    if scheme not in _DEFAULT_PORTS or asked is None or own is None:
+    scheme, _, authority = origin.partition("://")
+    requested, own = _HOST.fullmatch((host or "").lower()), _HOST.fullmatch(authority)
+    if scheme not in _DEFAULT_PORTS or requested is None or own is None:
         return False
     default = _DEFAULT_PORTS[scheme]
-    return (own[1], own[2] or default) == (asked[1], asked[2] or default)
+    return (own[1], own[2] or default) == (requested[1], requested[2] or default)
 
 
 def stream_sources(host: str | None) -> str:
-    """The host as sources of a Content-Security-Policy, or nothing if it is no plain host.
+    """Return the host as sources of a Content-Security-Policy, or an empty string if it is not a plain host.
 
-    Older Safari does not take `ws:` for the page's own origin under 'self'.
+    Older Safari does not match `ws:` of the page's own origin against 'self'.
     """
     return f"ws://{host} wss://{host}" if host and _HOST.fullmatch(host.lower()) else ""

@@ -1,4 +1,4 @@
-"""The public app: the page, its files, and the two streams, each answer with the headers that protect it."""
+"""The public app: the page, its files, and the two streams; every answer has the headers that protect the page."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -12,17 +12,16 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from hello.audience import Audience
+from hello.hub import Hub
 from hello.web.origin import stream_sources
 from hello.web.stream import Streams
 
 PAGE = Path(__file__).parent / "page"
 
 
-def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> ASGIApp:
-    """The app that browsers talk to."""
-    streams = Streams(audience, allowed_origins)
-
+def public_app(hub: Hub, *, allowed_origins: Collection[str]) -> ASGIApp:
+    """Return the app that clients connect to; pages of the allowed origins may open its streams."""
+    streams = Streams(hub, allowed_origins)
     files = StaticFiles(directory=PAGE)
 
     async def page(request: Request) -> Response:
@@ -45,14 +44,13 @@ def public_app(audience: Audience, *, allowed_origins: Collection[str]) -> ASGIA
             Mount("/page", files),
         ],
     )
-    app.router.redirect_slashes = False  # a wrong address is a wrong address
-    return _SecurityHeaders(
-        app
-    )  # around it, and not a middleware within: an error of the app is answered outside of those
+    app.router.redirect_slashes = False  # a wrong address gets 404, not a redirect
+    # The headers are put around the app, and not by a middleware in it: Starlette answers errors outside of those.
+    return _SecurityHeaders(app)
 
 
 class _SecurityHeaders:
-    """Puts the same headers on every answer, errors and refusals included."""
+    """Adds the same headers to every answer, errors and refusals included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -62,7 +60,7 @@ class _SecurityHeaders:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 connect = f"'self' {stream_sources(Headers(scope=scope).get('host'))}".strip()
-                # data: is the page's icons, which change when nothing can be fetched.
+                # `data:` is for the page's icon, which changes when no relay can be reached.
                 headers["Content-Security-Policy"] = (
                     f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
                     f" connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -71,7 +69,7 @@ class _SecurityHeaders:
                 headers["Referrer-Policy"] = "no-referrer"
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
-                headers.setdefault("Cache-Control", "no-cache")  # kept, but asked about: a rollout shows at once
+                headers.setdefault("Cache-Control", "no-cache")  # revalidated at each load: a rollout shows at once
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 import redis as redis_client
 
-from hello.channel.redis import IDS, MARK, PUBLISH, STREAM, VOICE
+from hello.channel.redis import HIGH_WATERMARK, IDS, LEADER, PUBLISH, STREAM
 from hello.message import ORIGIN, Message, now_ms
 from tests.bench.servers import Failed, Running, Server
 from tests.redis_server import RedisServer
 
 HISTORY = 10_000  # entries that are kept: hello's default
-KEYS = (STREAM, MARK, IDS, VOICE)
+KEYS = (STREAM, HIGH_WATERMARK, IDS, LEADER)
 FIXED = (str(ORIGIN), str(HISTORY), "")  # nothing is remembered, and nobody has the voice
 PATIENCE_SECONDS = 300.0  # beyond what its phases take: for connecting, and for what is late
 

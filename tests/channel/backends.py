@@ -1,34 +1,15 @@
-"""The backends that the channel's suites run over: how to open one, cut it off, heal it, and see what it holds."""
+"""The backends that the channel's suites run over: see `hello.testing.Backend`."""
 
 import gc
 import inspect
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from contextlib import asynccontextmanager
 
 import redis
 
 from hello.channel import Channel, open_channel
 from hello.testing import CuttableChannel
 from tests.redis_server import RedisServer
-
-
-class Backend(Protocol):
-    """One kind of channel under test. What it opens shares its entries with all else that it opens."""
-
-    def open(self, history: int = 1000) -> AbstractAsyncContextManager[Channel]: ...
-
-    def cut(self) -> None:
-        """Take the backend away from every channel that was opened."""
-        ...
-
-    def heal(self) -> None:
-        """Bring it back with all that it had accepted."""
-        ...
-
-    def held(self) -> int:
-        """How many things are held for subscriptions at the moment, in a unit of the backend's own."""
-        ...
 
 
 class MemoryBackend:
@@ -51,7 +32,7 @@ class MemoryBackend:
         self._channel.heal()
 
     def held(self) -> int:
-        """The generators that follow a log: all that a subscription in memory consists of."""
+        """Count the generators that follow a log: a subscription in memory consists of one."""
         gc.collect()
         alive = (item for item in gc.get_objects() if inspect.isasyncgen(item) and item.ag_frame is not None)
         return sum(item.__name__ == "_follow" for item in alive)
@@ -73,7 +54,7 @@ class RedisBackend:
         self._server.start()
 
     def held(self) -> int:
-        """The connections that wait in a blocking read, or were left open by one."""
+        """Count the connections that wait in a blocking read, or were left open by one."""
         with redis.Redis.from_url(self._server.url) as client:
-            # A closed connection is gone for the server only once it has read the end of it.
+            # The server counts a closed connection until it has read its end.
             return sum(info["cmd"] != "evalsha" for info in client.client_list() if info["cmd"] != "client|list")

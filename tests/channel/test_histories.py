@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from hello.channel import Batch, Channel, ChannelLost
 from hello.message import ORIGIN, Entry, Gap, Position
-from tests.channel.backends import Backend, MemoryBackend, RedisBackend
-from tests.channel.test_channel import LIMIT_SECONDS, say
+from hello.testing import Backend
+from hello.testing.conformance import LIMIT_SECONDS, make_message
+from tests.channel.backends import MemoryBackend, RedisBackend
 from tests.conftest import missing
 from tests.redis_server import NoRedisServer, RedisServer, can_move_clocks
 
@@ -94,14 +95,14 @@ class Machine:
         channel = self.draw(st.sampled_from(self.channels))
         if self.away:
             with pytest.raises(ChannelLost):
-                await channel.publish(say(number))
+                await channel.publish(make_message(number))
             return
-        position = await channel.publish(say(number))
-        if (known := [entry for entry in self.kept if entry.message == say(number)]) != []:
+        position = await channel.publish(make_message(number))
+        if (known := [entry for entry in self.kept if entry.message == make_message(number)]) != []:
             assert position == known[0].position, "once: a known id gives its first position"
             return
         assert not self.accepted or position > self.accepted[-1].position, "order: positions never go back"
-        entry = Entry(position, self.accepted[-1].position if self.accepted else ORIGIN, say(number))
+        entry = Entry(position, self.accepted[-1].position if self.accepted else ORIGIN, make_message(number))
         self.accepted.append(entry)
         self.kept = [*self.kept, entry][-HISTORY:]
         self.last = position
@@ -138,7 +139,7 @@ class Machine:
                     reader.batches = None
             for channel in self.channels:  # else one that noticed nothing might find out after the heal
                 with pytest.raises(ChannelLost):
-                    await channel.claim("nobody")
+                    await channel.acquire("nobody")
 
     async def heal(self) -> None:
         """It comes back with all that it had accepted, and readers resume."""
@@ -243,7 +244,7 @@ class RedisMachine(Machine):
     async def save(self) -> None:
         if not self.away:
             with self.raw() as raw:
-                dumps = {key: raw.dump(key) for key in ("hello", "hello:ids")}
+                dumps = {key: raw.dump(key) for key in ("hello", "{hello}:ids")}
             self.snapshot = ({key: dump for key, dump in dumps.items() if dump}, list(self.kept), self.last)
 
     async def restore(self) -> None:

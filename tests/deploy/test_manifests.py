@@ -19,11 +19,11 @@ import pytest
 import redis
 import yaml
 
+from hello.lease import RELEASE_SECONDS
 from hello.metrics import Metrics
 from hello.settings import PREFIX, Settings
-from hello.supervisor import RELEASE_SECONDS
-from hello.system import LEAVE_SECONDS
-from hello.web.protocols import MAX_UNSENT
+from hello.system import CLOSE_SECONDS
+from hello.web.http_protocol import MAX_UNSENT
 from hello.web.server import GRACE_SECONDS
 from tests.deploy.tools import ROOT, tool
 from tests.redis_server import RedisServer
@@ -422,7 +422,7 @@ def test_no_pod_is_killed_before_its_drain_is_over(shape: str, name: str) -> Non
     default = Settings.model_fields["drain_seconds"].default
     drain = float(variables(workload).get("HELLO_DRAIN_SECONDS", {}).get("value", default))
     grace = pod(workload)["terminationGracePeriodSeconds"]
-    assert pre_stop + drain + RELEASE_SECONDS + LEAVE_SECONDS + GRACE_SECONDS + SLACK_SECONDS <= grace
+    assert pre_stop + drain + RELEASE_SECONDS + CLOSE_SECONDS + GRACE_SECONDS + SLACK_SECONDS <= grace
 
 
 # Disruption

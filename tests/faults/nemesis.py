@@ -312,7 +312,7 @@ class Nemesis:
         deadline = anyio.current_time() + KNOWING_SECONDS
         while True:
             metrics = await in_thread(self.processes[name].metrics)
-            age = metrics['hello_channel_word_age_seconds{actor="broadcaster"}']
+            age = metrics['hello_channel_last_reply_age_seconds{actor="broadcaster"}']
             if time.time() - age > since + 0.5:  # well after what was under way as the writes were held
                 return
             if anyio.current_time() > deadline:

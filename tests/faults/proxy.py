@@ -21,7 +21,7 @@ CHUNK = 65536
 DELAY_SECONDS = 0.3  # what a slow line adds to each chunk, in each direction
 SLICES = 40  # into which a line that slices cuts each chunk, on average
 SLICE_SECONDS = 0.001  # between two of them, so that the kernel does not put them together again
-PUBLISH = b"hello:ids"  # a key that only the script that publishes names
+PUBLISH = b"{hello}:ids"  # a key that only the script that publishes names
 
 # open     passes everything on
 # cut      refuses newcomers, and has closed all connections

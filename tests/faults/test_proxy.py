@@ -179,7 +179,7 @@ async def test_one_publish_whose_reply_is_swallowed_was_executed(redis_server: R
         async with open_channel(f"redis://127.0.0.1:{link.port}", history=10) as channel:
             with Redis.from_url(redis_server.url) as direct:
                 link.set("swallow")
-                assert await channel.claim("test")
+                assert await channel.acquire("test")
                 with pytest.raises(ChannelLost):
                     await channel.publish(message(1))
                 assert direct.xlen("hello") == 1
@@ -204,11 +204,11 @@ async def test_a_publish_that_is_held_is_never_executed_while_a_claim_passes(red
             async with anyio.create_task_group() as publishing:
                 publishing.start_soon(publish)
                 await settle()
-                assert await channel.claim("test")
+                assert await channel.acquire("test")
                 link.set("open")
             await channel.publish(message(3))
         with Redis.from_url(redis_server.url, decode_responses=True) as direct:
-            assert list(direct.hgetall("hello:ids")) == ["test-1", "test-3"]
+            assert list(direct.hgetall("{hello}:ids")) == ["test-1", "test-3"]
         group.cancel_scope.cancel()
 
 

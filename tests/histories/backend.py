@@ -39,27 +39,27 @@ class Backend(MemoryChannel):
         super().__init__(history)
         self.last = ORIGIN  # the newest position that there ever was
         self.last_id: str | None = None  # and what was accepted there
-        self.loses_reply_to: str | None = None  # `publish` or `claim`: the next one, whoever asks
+        self.loses_reply_to: str | None = None  # `publish` or `acquire`: the next one, whoever asks
         self.and_cuts = False  # that link as well
         self._history = history
         self._record = record
         self._saved: Sequence[Entry] = ()
 
-    async def publish(self, message: Message, speaker: str | None = None) -> Position:
-        position = await super().publish(message, speaker)
+    async def publish(self, message: Message, holder: str | None = None) -> Position:
+        position = await super().publish(message, holder)
         if position > self.last:
             self.last, self.last_id = position, message.id
-            self._record.note(Accepted(self._entries()[-1], speaker))
+            self._record.note(Accepted(self._entries()[-1], holder))
         return position
 
-    async def claim(self, speaker: str) -> bool:
-        granted = await super().claim(speaker)
-        self._record.note(Claimed(speaker, granted))
+    async def acquire(self, holder: str) -> bool:
+        granted = await super().acquire(holder)
+        self._record.note(Claimed(holder, granted))
         return granted
 
-    async def release(self, speaker: str) -> None:
-        await super().release(speaker)
-        self._record.note(Released(speaker))
+    async def release(self, holder: str) -> None:
+        await super().release(holder)
+        self._record.note(Released(holder))
 
     def wipe(self) -> None:
         """All entries are gone."""
@@ -78,11 +78,11 @@ class Backend(MemoryChannel):
             log.append(entry)
         if isinstance(log, _Restored):
             log.mark = self.last
-        self._log, self._mark, self._voice = log, self.last, None
+        self._log, self._high_watermark, self._holder = log, self.last, None
         self._record.note(Kept(frozenset(entry.position for entry in entries)))
 
     def _entries(self) -> Sequence[Entry]:
-        return [item for item in self._log.after(None, self._history) if isinstance(item, Entry)]
+        return list(self._log.after(None))
 
 
 class _Restored(Log[Entry]):
@@ -128,30 +128,30 @@ class Line(CuttableChannel):
         self.breaks_after = None
         self._record.note(Back(self._process))
 
-    async def publish(self, message: Message, speaker: str | None = None) -> Position:
-        assert speaker is not None
+    async def publish(self, message: Message, holder: str | None = None) -> Position:
+        assert holder is not None
         try:
             await self._works.wait()
-            position = await super().publish(message, speaker)
+            position = await super().publish(message, holder)
             self._reply("publish")
         except Fenced:
-            self._record.note(Tried(speaker, message.id, "fenced"))
+            self._record.note(Tried(holder, message.id, "fenced"))
             raise
         except ChannelLost:
-            self._record.note(Tried(speaker, message.id, "lost"))
+            self._record.note(Tried(holder, message.id, "lost"))
             raise
-        self._record.note(Tried(speaker, message.id, "accepted"))
+        self._record.note(Tried(holder, message.id, "accepted"))
         return position
 
-    async def claim(self, speaker: str) -> bool:
+    async def acquire(self, holder: str) -> bool:
         await self._works.wait()
-        mine = await super().claim(speaker)
-        self._reply("claim")
+        mine = await super().acquire(holder)
+        self._reply("acquire")
         return mine
 
-    async def release(self, speaker: str) -> None:
+    async def release(self, holder: str) -> None:
         await self._works.wait()
-        await super().release(speaker)
+        await super().release(holder)
 
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:

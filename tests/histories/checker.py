@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hello.audience import MOVED
-from hello.channel import LEASE_SECONDS, WORD_SECONDS, Batch
+from websockets.frames import CloseCode
+
+from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, Batch
 from hello.message import Entry, Gap, Position
-from hello.web.line import STALL_SECONDS
+from hello.web.websocket import STALL_SECONDS
 from tests.histories import record as r
 
-DOWN_SECONDS = WORD_SECONDS + 0.5  # within so long of a cut whoever is connected and reads knows of it
+DOWN_SECONDS = HEARTBEAT_SECONDS + 0.5  # within so long of a cut whoever is connected and reads knows of it
 
 KINDS = ("missing", "twice", "out of order", "invented", "false gap", "untold gap", "late", "owed", "status", "voice")
 
@@ -36,7 +37,7 @@ class _Relay:
     """What a relay has, by what was delivered to it."""
 
     cursor: Position | None = None  # of its subscription
-    gap: Gap | None = None  # told by it, before the entry that is to come
+    start: Position | None = None  # just before the oldest entry that was kept when it subscribed from no position
     log: dict[str, Position] = field(default_factory=dict)  # the last `history` messages, oldest first
     given: dict[Position, str] = field(default_factory=dict)  # every entry that was ever new to it
     dropped: set[Position] = field(default_factory=set)  # and those whose message it had already
@@ -93,23 +94,23 @@ class _Checker:
                 page.down_by = None
                 self._find("status", f"page {number} was not told that the channel of {page.relay} is down")
         match event:
-            case r.Accepted(entry, speaker):
-                self._accept(entry, speaker)
+            case r.Accepted(entry, holder):
+                self._accept(entry, holder)
             case r.Kept(positions):
                 self._kept = {
                     entry.position: entry.message.id for entry in self._accepted if entry.position in positions
                 }
                 self._speaker = None
-            case r.Claimed(speaker, granted):
-                self._claim(speaker, granted)
-            case r.Released(speaker):
-                if self._speaker == speaker:
+            case r.Claimed(holder, granted):
+                self._claim(holder, granted)
+            case r.Released(holder):
+                if self._speaker == holder:
                     self._speaker = None
-            case r.Tried(speaker, message_id, _):
-                before = self._answers.get(speaker)
+            case r.Tried(holder, message_id, _):
+                before = self._answers.get(holder)
                 if before is not None and before.answer == "lost" and before.id != message_id:
-                    self._find("missing", f"{speaker} gave up {before.id} for {message_id}")
-                self._answers[speaker] = event
+                    self._find("missing", f"{holder} gave up {before.id} for {message_id}")
+                self._answers[holder] = event
             case r.Subscribed(name, after):
                 self._subscribe(name, after)
             case r.Read(name, batch):
@@ -150,29 +151,29 @@ class _Checker:
 
     # The backend.
 
-    def _accept(self, entry: Entry, speaker: str | None) -> None:
+    def _accept(self, entry: Entry, holder: str | None) -> None:
         position, message_id = entry.position, entry.message.id
         if self._accepted and position <= self._accepted[-1].position:
             self._find("out of order", f"{message_id} was accepted at {position}, after {self._accepted[-1].position}")
         if message_id in self._kept.values():
             self._find("twice", f"{message_id} was accepted at {position} too")
-        if speaker is not None and not self._has_voice(speaker):
-            self._find("voice", f"{message_id} was accepted of {speaker}, who does not have the voice")
+        if holder is not None and not self._has_voice(holder):
+            self._find("voice", f"{message_id} was accepted of {holder}, who does not have the voice")
         self._accepted.append(entry)
         self._ids[position] = message_id
         self._kept[position] = message_id
         if len(self._kept) > self._history:
             del self._kept[next(iter(self._kept))]
 
-    def _claim(self, speaker: str, granted: bool) -> None:
-        free = self._speaker is None or self._at >= self._lapses or self._speaker == speaker
+    def _claim(self, holder: str, granted: bool) -> None:
+        free = self._speaker is None or self._at >= self._lapses or self._speaker == holder
         if granted is not free:
-            self._find("voice", f"{speaker} was {'granted' if granted else 'refused'} the voice of {self._speaker}")
+            self._find("voice", f"{holder} was {'granted' if granted else 'refused'} the voice of {self._speaker}")
         if granted:
-            self._speaker, self._lapses = speaker, self._at + LEASE_SECONDS
+            self._speaker, self._lapses = holder, self._at + LEASE_SECONDS
 
-    def _has_voice(self, speaker: str) -> bool:
-        return self._speaker == speaker and self._at < self._lapses
+    def _has_voice(self, holder: str) -> bool:
+        return self._speaker == holder and self._at < self._lapses
 
     # Relays.
 
@@ -180,40 +181,36 @@ class _Checker:
         relay = self._relay(name)
         if after != relay.head:
             self._find("missing", f"{name} goes on after {after}, and has everything up to {relay.head}")
-        if after is None and self._kept:
-            after = _just_before(next(iter(self._kept)))
-        relay.cursor, relay.gap = after, None
+        relay.cursor = after
+        relay.start = _just_before(next(iter(self._kept))) if after is None and self._kept else None
 
     def _read(self, name: str, batch: Batch) -> None:
         relay = self._relay(name)
-        for item in batch:
-            if isinstance(item, Gap):
-                inside = self._between(item.after, item.before)
-                lost = [entry for entry in inside if entry.position not in self._kept]
-                if not lost or len(lost) < len(inside):
-                    self._find("false gap", f"{name} was told {_words(item)}, where {_ids(inside)} are")
-                relay.gap = item
-                continue
-            self._known(name, item.position, item.message.id)
-            if relay.cursor is not None and item.position <= relay.cursor:
-                self._find("twice", f"{name} was given {item.message.id} after {relay.cursor}")
-            for entry in self._between(relay.cursor, item.position):
-                if entry.position in self._kept:
-                    self._find("missing", f"{name} was not given {entry.message.id}")
-                elif not _tells(relay.gap, entry):
-                    self._find("untold gap", f"{name} was not told that {entry.message.id} is lost")
-            relay.cursor, relay.gap = item.position, None
+        for entry in batch:
+            self._known(name, entry.position, entry.message.id)
+            if relay.cursor is not None and entry.position <= relay.cursor:
+                self._find("twice", f"{name} received {entry.message.id} after {relay.cursor}")
+            between = self._between(relay.cursor or relay.start, entry.position)
+            kept = [each for each in between if each.position in self._kept]
+            for missing in kept:
+                self._find("missing", f"{name} did not receive {missing.message.id}")
+            follows = entry.follows(relay.cursor)
+            if not follows and (kept or not between):
+                self._find("false gap", f"{name} sees a gap before {entry.message.id}, where {_ids(between)} are")
+            for lost in between if follows and relay.cursor is not None else ():
+                if lost not in kept:
+                    self._find("untold gap", f"{name} sees no gap where {lost.message.id} is lost")
+            relay.cursor = entry.position
 
     def _deliver(self, relay: _Relay, batch: Batch) -> None:
-        for item in batch:
-            if isinstance(item, Entry):
-                if item.message.id in relay.log:
-                    relay.dropped.add(item.position)
-                    continue
-                relay.log[item.message.id] = item.position
-                relay.given[item.position] = item.message.id
-                if len(relay.log) > self._history:
-                    del relay.log[next(iter(relay.log))]
+        for entry in batch:
+            if entry.message.id in relay.log:
+                relay.dropped.add(entry.position)
+                continue
+            relay.log[entry.message.id] = entry.position
+            relay.given[entry.position] = entry.message.id
+            if len(relay.log) > self._history:
+                del relay.log[next(iter(relay.log))]
 
     def _turn(self, name: str, event: r.Away | r.Hung | r.Back) -> None:
         relay = self._relay(name)
@@ -283,7 +280,7 @@ class _Checker:
         page = self._pages[number]
         # Without a code one cannot tell whether it was moved, or closed for not reading.
         read = page.stalled_at is None or self._at - page.stalled_at < STALL_SECONDS
-        moved = code == MOVED or (ended and read)
+        moved = code == CloseCode.SERVICE_RESTART or (ended and read)
         if page.owed is not None and moved and (page.cursor is None or page.cursor < page.owed):
             self._find("owed", f"page {number} was moved by {page.relay} at {page.cursor}, which owed it {page.owed}")
         page.relay, page.down_by = None, None

@@ -11,10 +11,10 @@ from hello.message import Entry, Gap, Position
 
 
 class Accepted(NamedTuple):
-    """The backend took an entry, from a speaker of the voice or, with None, from anybody."""
+    """The backend took an entry, from a holder of the voice or, with None, from anybody."""
 
     entry: Entry
-    speaker: str | None
+    holder: str | None
 
 
 class Kept(NamedTuple):
@@ -26,23 +26,23 @@ class Kept(NamedTuple):
 class Claimed(NamedTuple):
     """The backend answered a claim of the voice."""
 
-    speaker: str
+    holder: str
     granted: bool
 
 
 class Released(NamedTuple):
-    """The backend was told that a speaker lets the voice go."""
+    """The backend was told that a holder lets the voice go."""
 
-    speaker: str
+    holder: str
 
 
 # Between the backend and a process.
 
 
 class Tried(NamedTuple):
-    """What a speaker was answered when it published: `accepted`, `fenced` or `lost` (the channel)."""
+    """What a holder was answered when it published: `accepted`, `fenced` or `lost` (the channel)."""
 
-    speaker: str
+    holder: str
     id: str
     answer: str
 

@@ -13,14 +13,15 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup, TaskStatus
 from starlette.datastructures import Headers, QueryParams
 
-from hello.audience import Audience
 from hello.channel import Channel
+from hello.hub import Hub
+from hello.lease import Lease
 from hello.message import Gap, Message, Position
 from hello.metrics import Metrics
 from hello.relay import relay
-from hello.supervisor import Link, Voice, follow
+from hello.supervisor import ChannelStatus, follow
 from hello.testing import SHAPES, Closed, Process, Refused, Stream
-from hello.web.stream import Waiting, start_of
+from hello.web.stream import TaskClient, start_of
 from tests.histories.backend import Backend, Line
 from tests.histories.record import (
     Ended,
@@ -45,7 +46,7 @@ METRICS = Metrics()  # of all bare processes: nobody asks
 
 
 class Bare(Process):
-    """A process of channel, voice, subscription and audience alone: no settings, no servers, no time between messages.
+    """A process of channel, voice, subscription and hub alone: no settings, no servers, no time between messages.
 
     What it is given to say it says once it has the voice.
     """
@@ -59,20 +60,20 @@ class Bare(Process):
 
     async def run(self, channel: Channel, flags: Mapping[str, str]) -> None:
         history = int(flags["history"])
-        self.audience = Audience(history=history, instance=self.instance, max_clients=100, metrics=METRICS)
-        voice = Voice(channel, self.instance, Link("broadcaster", METRICS))
+        self.hub = Hub(history=history, instance=self.instance, max_clients=100, metrics=METRICS)
+        lease = Lease(channel, self.instance, ChannelStatus("broadcaster", METRICS))
 
         async def run_relay(*, task_status: TaskStatus[None]) -> None:
-            link = Link("relay", METRICS, self.audience.channel_turned)
-            async with aclosing(follow(channel, lambda: self.audience.head, link)) as inbox:
-                await relay(inbox, self.audience, metrics=METRICS, task_status=task_status)
+            link = ChannelStatus("relay", METRICS, self.hub.set_channel_up)
+            async with aclosing(follow(channel, lambda: self.hub.head, link)) as batches:
+                await relay(batches, self.hub, metrics=METRICS, task_status=task_status)
 
         async def speak() -> None:
             async for message in self._says:
-                await voice.turn()
-                while await voice.say(message) is None:  # fenced; it is said again once this process has the voice
+                await lease.wait_until_leader()
+                while await lease.publish(message) is None:  # fenced; it is said again once this process has the voice
                     await anyio.sleep(AGAIN_SECONDS)
-                    await voice.turn()
+                    await lease.wait_until_leader()
 
         try:
             with self._scope:
@@ -83,7 +84,7 @@ class Bare(Process):
                             if "relay" in self.actors:
                                 await relays.start(run_relay)
                             if "broadcaster" in self.actors:
-                                await speakers.start(voice.keep)
+                                await speakers.start(lease.renew)
                                 speakers.start_soon(speak)
                             self.ready.set()
 
@@ -91,41 +92,41 @@ class Bare(Process):
                         await self._stop.wait()
                         speakers.cancel_scope.cancel()
                     if "broadcaster" in self.actors:
-                        await voice.release()
+                        await lease.release()
                     relays.cancel_scope.cancel()
         finally:
             self.ended.set()
             self._to_say.close()
             self._says.close()
-            self.audience.wake()
+            self.hub.notify_all()
 
     @asynccontextmanager
     async def open(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Stream]:
-        start = start_of(QueryParams(urlsplit(path).query), Headers(headers), self.audience.head)
-        browser = Waiting(self.audience)
-        self.audience.join(browser, start)
+        start = start_of(QueryParams(urlsplit(path).query), Headers(headers), self.hub.head)
+        client = TaskClient(self.hub)
+        self.hub.join(client, start)
         try:
-            yield _Taken(browser, self.ended)
+            yield _Taken(client, self.ended)
         finally:
-            self.audience.leave(browser)
+            self.hub.leave(client)
 
 
 class _Taken(Stream):
     """What a browser of a bare process is owed, as a stream."""
 
-    def __init__(self, browser: Waiting, ended: anyio.Event) -> None:
-        self._browser = browser
+    def __init__(self, client: TaskClient, ended: anyio.Event) -> None:
+        self._client = client
         self._ended = ended
         self._frames: deque[bytes] = deque()
 
     async def receive(self) -> dict[str, Any]:
         await anyio.lowlevel.checkpoint()
         while not self._frames and not self._ended.is_set():
-            bell = self._browser.bell
-            if (owed := self._browser.take()) is not None:
-                self._frames.extend(frame.json for frame in owed.frames)
+            news = self._client.news
+            if (pending := self._client.poll()) is not None:
+                self._frames.extend(frame.json for frame in pending.frames)
             if not self._frames:
-                await bell.wait()
+                await news.wait()
         if self._ended.is_set():
             raise Closed(1006)
         frame: dict[str, Any] = json.loads(self._frames.popleft())

@@ -11,9 +11,9 @@ import pytest
 import trio.testing
 
 from hello.channel.memory import MemoryChannel
-from hello.feed import BLOCK
+from hello.feed import BLOCK_BYTES
 from hello.message import Message, Position
-from hello.testing import Browser, CuttableChannel, Refused, running
+from hello.testing import Client, CuttableChannel, Refused, running
 
 HOUR = 3600.0
 
@@ -31,9 +31,9 @@ class RecordingChannel(CuttableChannel):
         self.accepted: dict[str, float] = {}
         self.attempts: list[str] = []
 
-    async def publish(self, message: Message, speaker: str | None = None) -> Position:
+    async def publish(self, message: Message, holder: str | None = None) -> Position:
         self.attempts.append(message.id)
-        position = await super().publish(message, speaker)
+        position = await super().publish(message, holder)
         self.accepted.setdefault(message.id, anyio.current_time())
         return position
 
@@ -42,14 +42,14 @@ class RecordingChannel(CuttableChannel):
 async def test_an_hour_of_broadcasts(shape: str) -> None:
     """Every message of an hour is shown once and in order, and the pauses are uniform between 1 and 10 seconds."""
     random.seed(shape)
-    channel, browser = RecordingChannel(), Browser()
-    async with running(shape, channel) as system, browser.open(system.relays[0]):
+    channel, client = RecordingChannel(), Client()
+    async with running(shape, channel) as system, client.open(system.relays[0]):
         with anyio.move_on_after(HOUR):
             while True:
-                await browser.step()
-        await browser.see(len(channel.accepted))
-    assert [message["id"] for message in browser.shown] == list(channel.accepted)
-    assert not browser.gaps
+                await client.receive()
+        await client.until_shown(len(channel.accepted))
+    assert [message["id"] for message in client.shown] == list(channel.accepted)
+    assert not client.gaps
 
     moments = sorted(channel.accepted.values())
     pauses = sorted(after - before for before, after in itertools.pairwise(moments))
@@ -62,56 +62,56 @@ async def test_an_hour_of_broadcasts(shape: str) -> None:
 
 async def test_a_beat_every_ten_seconds() -> None:
     """A page can tell a dead line, and a beat is no message."""
-    browser = Browser()
+    client = Client()
     async with (
         running("combined", RecordingChannel(), interval_min=1000, interval_max=1000) as system,
-        browser.open(system.relays[0]),
+        client.open(system.relays[0]),
     ):
-        await browser.see(1)
+        await client.until_shown(1)
         began = anyio.current_time()
         for beat in range(1, 6):
-            assert (await browser.step()) == {"type": "beat"}
+            assert (await client.receive()) == {"type": "beat"}
             assert anyio.current_time() - began == pytest.approx(10 * beat, abs=0.1)
 
 
 async def test_the_broadcaster_goes_on_with_the_very_message_that_it_could_not_publish() -> None:
     """Through an hour without a channel: one message, the same id, again and again in pauses of up to two seconds."""
-    channel, browser = RecordingChannel(), Browser()
-    async with running("combined", channel) as system, browser.open(system.relays[0]):
-        await browser.see(3)
+    channel, client = RecordingChannel(), Client()
+    async with running("combined", channel) as system, client.open(system.relays[0]):
+        await client.until_shown(3)
         channel.cut()
         channel.attempts.clear()
-        await browser.see_channel("down")
+        await client.until_channel("down")
         with anyio.move_on_after(HOUR):
             while True:
-                assert (await browser.step())["type"] == "beat"
+                assert (await client.receive())["type"] == "beat"
         assert len(set(channel.attempts)) == 1
         assert HOUR / 2 <= len(channel.attempts) <= HOUR
         channel.heal()
         healed = anyio.current_time()
-        await browser.see(4)
-        assert browser.shown[3]["id"] == channel.attempts[0]
+        await client.until_shown(4)
+        assert client.shown[3]["id"] == channel.attempts[0]
         assert anyio.current_time() - healed <= 4
-        await browser.see(10)
-    assert [message["id"] for message in browser.shown] == list(channel.accepted)[:10]
-    assert not browser.gaps
+        await client.until_shown(10)
+    assert [message["id"] for message in client.shown] == list(channel.accepted)[:10]
+    assert not client.gaps
 
 
 async def test_a_slow_browser_is_told_what_it_missed_and_delays_nobody() -> None:
     """One that reads nothing while the log moves on gets a gap and then the rest; the others notice nothing."""
-    channel, quick, slow = RecordingChannel(history=5), Browser(), Browser()
+    channel, quick, slow = RecordingChannel(history=5), Client(), Client()
     async with running("combined", channel, history=5) as system:
         async with slow.open(system.relays[0]), quick.open(system.relays[0]):
-            await slow.see(1)
-            await quick.see(8)
+            await slow.until_shown(1)
+            await quick.until_shown(8)
             assert quick.shown[-1]["relayed_at"] - quick.shown[-1]["sent_at"] < 1000
         async with slow.open(system.relays[0]):
-            await slow.see(5)
+            await slow.until_shown(5)
         assert len(slow.gaps) == 1
         assert not quick.gaps
         assert slow.gaps[0]["after"] == slow.shown[0]["position"]
         assert slow.gaps[0]["before"] == slow.shown[1]["position"]
-        assert 'hello_gaps_total{reader="browser"} 1.0' in (await system.relays[0].get("/metrics")).body
+        assert 'hello_gaps_total{reader="client"} 1.0' in (await system.relays[0].get("/metrics")).body
 
 
 @pytest.mark.parametrize("path", ["/ws", "/events"])
@@ -124,34 +124,34 @@ async def test_a_browser_that_stops_reading_is_given_up(path: str) -> None:
         await stream.receive()
         await anyio.sleep(25)
         metrics = (await system.relays[0].get("/metrics")).body
-        assert "hello_slow_browsers 1.0" in metrics
-        lag = float(metrics.split("\nhello_browser_lag_messages ")[1].split("\n")[0])
+        assert "hello_slow_clients 1.0" in metrics
+        lag = float(metrics.split("\nhello_client_lag_messages ")[1].split("\n")[0])
         assert 10 <= lag <= 13, "it has taken one or two frames, and a message came every two seconds"
         await anyio.sleep(9)
         assert await stream.until_closed() == (1013 if path == "/ws" else None)
         await anyio.wait_all_tasks_blocked()
-        assert "hello_browsers 0.0" in (await system.relays[0].get("/metrics")).body
+        assert "hello_clients 0.0" in (await system.relays[0].get("/metrics")).body
 
 
 @pytest.mark.parametrize("path", ["/ws", "/events"])
 async def test_a_drain_flushes_what_a_browser_is_still_owed(path: str) -> None:
     """One that lags by far more than it takes in one turn gets all of it before it is moved."""
-    channel, browser = RecordingChannel(), Browser()
+    channel, client = RecordingChannel(), Client()
     for number in range(1000):
         await channel.publish(Message(str(number), "Hello", "test", 0))
     async with (
         running("combined", channel, interval_min=1000, interval_max=1000) as system,
-        browser.open(system.relays[0], path),
+        client.open(system.relays[0], path),
     ):
-        await browser.see(1)
+        await client.until_shown(1)
         system.relays[0].terminate()
-        assert await browser.until_closed() == (1012 if path == "/ws" else None)
-    assert [message["id"] for message in browser.shown] == list(channel.accepted)
-    assert sum(len(json.dumps(message)) for message in browser.shown) > 10 * BLOCK
+        assert await client.until_closed() == (1012 if path == "/ws" else None)
+    assert [message["id"] for message in client.shown] == list(channel.accepted)
+    assert sum(len(json.dumps(message)) for message in client.shown) > 10 * BLOCK_BYTES
 
 
-@pytest.mark.parametrize(("browsers", "seconds"), [(3, 0.2), (200, 10.0)])
-async def test_a_drain_moves_browsers_in_batches(browsers: int, seconds: float) -> None:
+@pytest.mark.parametrize(("clients", "seconds"), [(3, 0.2), (200, 10.0)])
+async def test_a_drain_moves_browsers_in_batches(clients: int, seconds: float) -> None:
     """A few go quickly; many are spread over the time that was set, and never longer."""
     moved: list[float] = []
     async with running("combined", RecordingChannel(), drain_seconds=10) as system:
@@ -166,12 +166,12 @@ async def test_a_drain_moves_browsers_in_batches(browsers: int, seconds: float) 
                 moved.append(anyio.current_time())
 
         async with anyio.create_task_group() as group:
-            for _ in range(browsers):
+            for _ in range(clients):
                 group.start_soon(look)
-            for _ in range(browsers):
+            for _ in range(clients):
                 await joined.acquire()
             relay.terminate()
-        assert len(moved) == browsers
+        assert len(moved) == clients
         assert moved[-1] - moved[0] == pytest.approx(seconds, rel=0.05)
         await relay.ended.wait()
 
@@ -195,7 +195,7 @@ async def test_an_error_that_is_no_lost_channel_ends_the_process() -> None:
     """Nothing goes on half dead: the error reaches whoever runs the process."""
 
     class BrokenChannel(MemoryChannel):
-        async def publish(self, message: Message, speaker: str | None = None) -> Position:
+        async def publish(self, message: Message, holder: str | None = None) -> Position:
             raise ZeroDivisionError
 
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):

@@ -12,12 +12,13 @@ from typing import cast
 import anyio
 import pytest
 
-from hello.audience import Audience
+from hello.hub import Hub
 from hello.message import Entry, Message, Position
 from hello.metrics import Metrics
-from hello.web import line, protocols, server, stream
-from hello.web.line import FRAMES_PER_MINUTE
+from hello.web import http_protocol, server, stream, websocket
+from hello.web.listener import listen
 from hello.web.public import public_app
+from hello.web.websocket import FRAMES_PER_MINUTE
 from tests.web.figures import Onlooker, Watched, eventually, record, until
 from tests.web.raw import (
     BINARY,
@@ -105,7 +106,7 @@ def test_clients_that_flood_pings_and_never_read_are_got_rid_of(process: Watched
         path = "/ws?last=200" if full else "/ws"
         clients = [stack.enter_context(Client(process.port, path, receive_buffer=LITTLE)) for _ in range(20)]
         if full:
-            until(lambda: process.metric("hello_slow_browsers") >= len(clients), "all of them stuck", 30)
+            until(lambda: process.metric("hello_slow_clients") >= len(clients), "all of them stuck", 30)
         pourers = [
             threading.Thread(target=pour, args=(client.socket, frame(PING, b"x" * 125) * 100, 10_000_000))
             for client in clients
@@ -150,7 +151,7 @@ def test_messages_that_never_become_whole_cost_no_more_than_a_message(process: W
     with Onlooker(process) as onlooker, ExitStack() as stack:
         onlooker.see(1)
         clients = [stack.enter_context(Client(process.port, receive_buffer=LITTLE)) for _ in range(300)]
-        until(lambda: process.metric("hello_slow_browsers") >= len(clients), "they do not read", 60)
+        until(lambda: process.metric("hello_slow_clients") >= len(clients), "they do not read", 60)
         before = process.resident()
         for number, client in enumerate(clients):
             if number % 2:
@@ -177,13 +178,13 @@ def test_readers_that_stop_cost_a_bounded_number_of_bytes_and_delay_nobody() -> 
             opening = handshake("/ws?last=300") if number % 2 else request("/events?last=300")
             stopped.append(stack.enter_context(connected(process.port, receive_buffer=LITTLE)))
             stopped[-1].sendall(opening)
-        until(lambda: process.metric("hello_slow_browsers") >= len(stopped), "all of them stuck", 30)
+        until(lambda: process.metric("hello_slow_clients") >= len(stopped), "all of them stuck", 30)
         before = process.resident()
         process.forget_peak()
         onlooker.see(1000)
         grown = process.peak() - before
         assert onlooker.missed_nothing()
-        assert process.metric("hello_slow_browsers") >= len(stopped)
+        assert process.metric("hello_slow_clients") >= len(stopped)
         assert grown < 40
         delay = onlooker.worst_delay
     record("readers that stop (100, 400 MB owed): memory, MB", f"{grown:.1f}")
@@ -204,7 +205,7 @@ def test_browsers_that_vanish_while_they_are_written_to_leave_nothing_behind() -
                     connection.recv(100)
                 reset(connection)
             until(lambda: process.descriptors() <= descriptors, "the connections end", ENDED_SECONDS)
-            until(lambda: process.metric("hello_browsers") == 1, "the browsers are forgotten", ENDED_SECONDS)
+            until(lambda: process.metric("hello_clients") == 1, "the browsers are forgotten", ENDED_SECONDS)
             onlooker.see(20)
             assert onlooker.missed_nothing()
             grown = process.resident() - before
@@ -247,16 +248,16 @@ def test_requests_and_bodies_without_end_on_one_connection_are_borne(process: Wa
 
 @asynccontextmanager
 async def served(history: int) -> AsyncIterator[tuple[int, Metrics]]:
-    """An audience with so many long messages, served in this process: its port, and what it measures."""
+    """An hub with so many long messages, served in this process: its port, and what it measures."""
     metrics = Metrics()
-    audience = Audience(history=history, instance="here", max_clients=100, metrics=metrics)
+    hub = Hub(history=history, instance="here", max_clients=100, metrics=metrics)
     for number in range(history):
         message = Message(id=str(number), text="x" * 4000, broadcaster="here", sent_at=0)
-        audience.append(Entry(Position(1, number + 1), Position(1, number), message))
-    listener = server.listen("127.0.0.1", 0)
+        hub.append(Entry(Position(1, number + 1), Position(1, number), message))
+    listener = listen("127.0.0.1", 0)
     stop = anyio.Event()
     async with anyio.create_task_group() as group:
-        app = public_app(audience, allowed_origins=[])
+        app = public_app(hub, allowed_origins=[])
         await group.start(lambda *, task_status: server.serve(app, stop, listener=listener, task_status=task_status))
         yield listener.getsockname()[1], metrics
         stop.set()
@@ -264,7 +265,7 @@ async def served(history: int) -> AsyncIterator[tuple[int, Metrics]]:
 
 async def stuck(metrics: Metrics) -> None:
     """Return once there is a browser that keeps the relay waiting."""
-    await eventually(lambda: metrics.registry.get_sample_value("hello_slow_browsers") == 1, "a slow browser")
+    await eventually(lambda: metrics.registry.get_sample_value("hello_slow_clients") == 1, "a slow browser")
 
 
 def own_descriptors() -> int:
@@ -274,11 +275,11 @@ def own_descriptors() -> int:
 @pytest.fixture
 def quick_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits on slow browsers, at a fraction of what they are."""
-    monkeypatch.setattr("hello.audience.SLOW_SECONDS", 0.1)
-    monkeypatch.setattr(line, "STALL_SECONDS", STALL_SECONDS)
+    monkeypatch.setattr("hello.hub.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(websocket, "STALL_SECONDS", STALL_SECONDS)
     monkeypatch.setattr(stream, "STALL_SECONDS", STALL_SECONDS)
     monkeypatch.setattr(stream, "CLOSE_SECONDS", 0.5)
-    for module in (line, protocols):
+    for module in (websocket, http_protocol):
         monkeypatch.setattr(module, "ABORT_SECONDS", 0.5)
 
 
@@ -293,7 +294,7 @@ async def test_a_browser_that_takes_nothing_is_given_up_and_its_connection_with_
             descriptors = own_descriptors()
             connection.sendall(opening)
             await stuck(metrics)
-            left = await eventually(lambda: metrics.registry.get_sample_value("hello_browsers") == 0, "it is let go")
+            left = await eventually(lambda: metrics.registry.get_sample_value("hello_clients") == 0, "it is let go")
             ended = await eventually(lambda: own_descriptors() < descriptors, "the connection ends")
     record(f"{path} that stops: seconds to the end, of {STALL_SECONDS:g} + 0.5 + 0.5", f"{left + ended:.1f}")
 
@@ -302,7 +303,7 @@ async def test_a_browser_that_takes_nothing_is_given_up_and_its_connection_with_
 @pytest.mark.parametrize("anyio_backend", ["uvloop"], indirect=True)
 async def test_a_browser_that_reads_again_too_late_hears_that_it_was_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """1013 behind what it was sent before; then the connection ends."""
-    monkeypatch.setattr(line, "ABORT_SECONDS", ENDED_SECONDS)
+    monkeypatch.setattr(websocket, "ABORT_SECONDS", ENDED_SECONDS)
     async with served(history=1000) as (port, metrics):
         with await anyio.to_thread.run_sync(lambda: Client(port, "/ws?last=1000", receive_buffer=LITTLE)) as client:
             await stuck(metrics)
@@ -334,7 +335,7 @@ async def test_a_browser_that_goes_on_reading_slowly_is_kept(path: str) -> None:
             connection.sendall(opening)
             await stuck(metrics)
             received = await anyio.to_thread.run_sync(crawl, connection)
-            assert metrics.registry.get_sample_value("hello_browsers") == 1
+            assert metrics.registry.get_sample_value("hello_clients") == 1
     places = [received.index(b'"position":"1-%d"' % (number + 1)) for number in range(100)]
     assert places == sorted(places)
 
@@ -355,8 +356,8 @@ class Talker(asyncio.Protocol):
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
 async def test_a_connection_that_is_handed_over_full_costs_no_more_than_any_other() -> None:
     """Its transport has told whom it had then that the kernel takes no more, and does not tell again."""
-    audience = Audience(history=1000, instance="here", max_clients=100, metrics=Metrics())
-    crowd, loop = line.Crowd(audience), asyncio.get_running_loop()
+    hub = Hub(history=1000, instance="here", max_clients=100, metrics=Metrics())
+    crowd, loop = websocket.CaughtUp(hub), asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     with theirs:
         ours.setblocking(False)
@@ -364,14 +365,14 @@ async def test_a_connection_that_is_handed_over_full_costs_no_more_than_any_othe
         while not before.full:
             before.transport.write(b"x" * 16 * 1024)
         unsent = before.transport.get_write_buffer_size()
-        browser = line.Line(crowd)
-        audience.join(browser, 0)
+        browser = websocket.WebSocketConnection(crowd)
+        hub.join(browser, 0)
         browser.begin(before.transport, set(), b"")
         for number in range(200):
             message = Message(id=str(number), text="x" * 4000, broadcaster="here", sent_at=0)
-            audience.append(Entry(Position(1, number + 1), Position(1, number), message))
-            audience.wake()
-        assert browser.waiting_since is not None
+            hub.append(Entry(Position(1, number + 1), Position(1, number), message))
+            hub.notify_all()
+        assert browser.blocked_since is not None
         assert before.transport.get_write_buffer_size() < unsent + 16 * 1024
         before.transport.abort()
-        await eventually(lambda: len(audience) == 0, "it has gone")
+        await eventually(lambda: len(hub) == 0, "it has gone")

@@ -19,8 +19,9 @@ import pytest
 
 from hello.channel import open_channel
 from hello.message import Message, now_ms
-from hello.system import LEAVE_SECONDS
-from hello.web.server import ACCEPTS, GRACE_SECONDS, KEPT_FILES
+from hello.system import CLOSE_SECONDS
+from hello.web.listener import MAX_ACCEPTS, RESERVED_FDS
+from hello.web.server import GRACE_SECONDS
 from tests.redis_server import RedisServer
 from tests.web.figures import LOOK_SECONDS, Onlooker, Watched, eventually, record, until
 from tests.web.raw import (
@@ -185,7 +186,7 @@ async def test_five_thousand_browsers_are_moved_away_and_miss_nothing(redis_serv
     assert not failures, f"{len(failures)}, such as {failures[0]}"
     assert {reader.first for reader in readers} == {1}
     assert min(reader.last or 0 for reader in readers) >= said
-    assert seconds < DRAIN_SECONDS + LEAVE_SECONDS + GRACE_SECONDS + MARGIN_SECONDS
+    assert seconds < DRAIN_SECONDS + CLOSE_SECONDS + GRACE_SECONDS + MARGIN_SECONDS
     assert '"error"' not in process.output
 
 
@@ -311,7 +312,7 @@ def test_a_full_relay_refuses_newcomers_until_one_leaves() -> None:
         streams = [stack.enter_context(connected(process.port)) for _ in range(25)]
         for connection in streams:
             connection.sendall(request("/events"))
-        until(lambda: process.metric("hello_browsers") == 50, "fifty are inside")
+        until(lambda: process.metric("hello_clients") == 50, "fifty are inside")
 
         def refused() -> tuple[int, bool]:
             newcomer = ask(process.port, request("/events", "Connection: close"))
@@ -321,7 +322,7 @@ def test_a_full_relay_refuses_newcomers_until_one_leaves() -> None:
         assert process.status("/livez") == process.status("/readyz") == 200
         for leaves in (inside.pop(), streams.pop()):
             (leaves.socket if isinstance(leaves, Client) else leaves).close()
-            until(lambda: process.metric("hello_browsers") == 49, "one has left")
+            until(lambda: process.metric("hello_clients") == 49, "one has left")
             newcomer = stack.enter_context(Client(process.port))
             newcomer.next(TEXT)
             assert refused() == (503, True)
@@ -364,7 +365,7 @@ def test_where_no_descriptors_are_left_redis_and_the_operators_keep_theirs(
                 connections = [flood.enter_context(connected(process.port)) for _ in range(1000)]
                 closed = until(partial(turned_away, connections, 1000 - FILES), "the others are closed", 20)
                 onlooker.see(50)
-                assert process.descriptors() <= FILES - KEPT_FILES + 40
+                assert process.descriptors() <= FILES - RESERVED_FDS + 40
                 assert process.metric('hello_channel_up{actor="relay"}') == 1
             until(partial(gets_in, process.port), "a newcomer gets in", 20)
         onlooker.see(20)
@@ -384,8 +385,8 @@ def test_where_no_descriptors_are_left_redis_and_the_operators_keep_theirs(
 
 def test_a_burst_of_all_that_there_is_room_for_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when all browsers of another relay come at once: nobody is turned away for those who are just entering."""
-    room = 3 * ACCEPTS
-    with few_files(tmp_path, monkeypatch, room + KEPT_FILES), Watched() as process:
+    room = 3 * MAX_ACCEPTS
+    with few_files(tmp_path, monkeypatch, room + RESERVED_FDS), Watched() as process:
         for count in (room - 50, room - 20, room - 5):
             with ExitStack() as burst:
                 process.signal(signal.SIGSTOP)  # so that they all wait at the door
@@ -395,7 +396,7 @@ def test_a_burst_of_all_that_there_is_room_for_is_let_in(tmp_path: Path, monkeyp
                 process.signal(signal.SIGCONT)
                 for connection in connections:
                     assert receive_head(connection).status == 101
-            until(lambda: process.metric("hello_browsers") == 0, "they are gone", 20)
+            until(lambda: process.metric("hello_clients") == 0, "they are gone", 20)
 
 
 def turned_away(connections: list[socket.socket], count: int) -> bool:

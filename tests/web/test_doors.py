@@ -11,11 +11,13 @@ from contextlib import ExitStack, suppress
 import anyio
 import pytest
 
-from hello.audience import Audience, Browser
+from hello import hub as hub_module
+from hello.hub import Hub
 from hello.message import Position
 from hello.metrics import Metrics
 from hello.web import server
-from hello.web.door import Door
+from hello.web.admission import AdmissionQueue
+from hello.web.listener import listen
 from hello.web.public import public_app
 from tests.processes import HelloProcess
 from tests.web.figures import record
@@ -110,8 +112,8 @@ def test_a_full_relay_refuses_with_the_same_headers(full: HelloProcess, sent: by
     assert status == 503 or b"retry: 10000\n" in answer.rest
 
 
-class Broken(Audience):
-    def join(self, browser: Browser, start: Position | int) -> None:
+class Broken(Hub):
+    def join(self, client: hub_module.Client, start: Position | int) -> None:
         raise RuntimeError("a fault of ours")
 
 
@@ -121,12 +123,12 @@ async def test_an_error_of_ours_is_answered_500_and_tells_nothing(
     stream: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the same headers; the log has what happened, the answer has not."""
-    audience = Broken(history=1, instance="broken", max_clients=1, metrics=Metrics())
-    listener = server.listen("127.0.0.1", 0)
+    hub = Broken(history=1, instance="broken", max_clients=1, metrics=Metrics())
+    listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     stop = anyio.Event()
     async with anyio.create_task_group() as group:
-        app = public_app(audience, allowed_origins=[])
+        app = public_app(hub, allowed_origins=[])
         await group.start(lambda *, task_status: server.serve(app, stop, listener=listener, task_status=task_status))
         answer = await anyio.to_thread.run_sync(ask_head, port, start(stream))
         stop.set()
@@ -316,7 +318,7 @@ async def test_an_error_at_the_door_is_not_the_others() -> None:
     def fail() -> None:
         raise RuntimeError("an error of ours")
 
-    door = Door()
+    door = AdmissionQueue()
     for take in (fail, lambda: called.append("behind it"), lambda: door.enqueue(done.set)):
         door.enqueue(take)
     with anyio.fail_after(5):

@@ -7,8 +7,9 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from hello.web import protocols, server
-from hello.web.protocols import MAX_HEAD
+from hello.web import http_protocol, server
+from hello.web.http_protocol import MAX_HEAD
+from hello.web.listener import listen
 from tests.processes import HelloProcess
 from tests.web.raw import ask_head, handshake
 
@@ -96,8 +97,8 @@ async def test_a_head_that_does_not_come_is_not_waited_for(
     ask: Callable[[int, bytes], bytes], sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """408 and the end, for a time-out shortened here."""
-    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
-    listener = server.listen("127.0.0.1", 0)
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
+    listener = listen("127.0.0.1", 0)
     stop = anyio.Event()
     async with anyio.create_task_group() as group:
         await group.start(
@@ -112,7 +113,7 @@ async def test_a_head_that_does_not_come_is_not_waited_for(
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone tells vanished peers so")
 def test_a_browser_that_vanished_is_noticed_by_the_kernel() -> None:
     """Each accepted connection gives up what is not acknowledged for a minute."""
-    with server.listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         connection, _ = listener.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000

@@ -14,10 +14,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from hello.audience import Audience
+from hello.hub import Hub
 from hello.message import Entry, Message, Position
 from hello.metrics import Metrics
-from hello.web import line, protocols, server
+from hello.web import http_protocol, server, websocket
+from hello.web.listener import listen
 from hello.web.public import public_app
 from tests.web.raw import CLOSE, PING, PONG, TEXT, closing, decode, frame, handshake, request
 
@@ -32,12 +33,12 @@ on_both_loops = pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], 
 
 
 class World:
-    """An audience that is served at a port, and what it was told."""
+    """An hub that is served at a port, and what it was told."""
 
     def __init__(self, send_buffer: int | None, history: int) -> None:
         self.metrics = Metrics()
-        self.audience = Audience(history=history, instance="here", max_clients=1000, metrics=self.metrics)
-        self.listener = server.listen("127.0.0.1", 0)
+        self.hub = Hub(history=history, instance="here", max_clients=1000, metrics=self.metrics)
+        self.listener = listen("127.0.0.1", 0)
         if send_buffer is not None:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.address = self.listener.getsockname()
@@ -48,13 +49,13 @@ class World:
         """Append so many messages; nobody is woken yet."""
         for _ in range(count):
             message = Message(str(self.said + 1), "x" * size, "here", 0)
-            self.audience.append(Entry(Position(1, self.said + 1), Position(1, self.said), message))
+            self.hub.append(Entry(Position(1, self.said + 1), Position(1, self.said), message))
             self.said += 1
 
     def burst(self, count: int, size: int) -> None:
         """So many messages, and one wake."""
         self.say(count, size)
-        self.audience.wake()
+        self.hub.notify_all()
 
     def metric(self, name: str) -> float | None:
         return self.metrics.registry.get_sample_value(name)
@@ -72,7 +73,7 @@ async def served(
 ) -> AsyncIterator[World]:
     """A world that everybody has left in the end, and in which nobody had an error to tell."""
     world, stop = World(send_buffer, history), anyio.Event()
-    app = public_app(world.audience, allowed_origins=[])
+    app = public_app(world.hub, allowed_origins=[])
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
     loop.set_exception_handler(lambda _, context: world.errors.append(context))
@@ -83,8 +84,8 @@ async def served(
             )
             with anyio.fail_after(SECONDS):
                 yield world
-                await world.until(lambda: len(world.audience) == 0)
-            assert world.metric("hello_browsers") == world.metric("hello_slow_browsers") == 0
+                await world.until(lambda: len(world.hub) == 0)
+            assert world.metric("hello_clients") == world.metric("hello_slow_clients") == 0
             stop.set()
     finally:
         loop.set_exception_handler(before)
@@ -220,13 +221,13 @@ async def walk(world: World, clients: list[Client], dice: random.Random) -> None
         case "say":
             world.say(size=dice.randint(1, LONG))  # told with the next wake
         case "turn":
-            world.audience.feed.channel_turned(dice.random() < 0.5)
+            world.hub.feed.set_channel_up(dice.random() < 0.5)
             world.burst(dice.choice((0, 1, 20)), LONG)  # several pieces for one ring
         case "beat":
-            world.audience.feed.beat()
-            world.audience.wake()
+            world.hub.feed.beat()
+            world.hub.notify_all()
         case "settle" if dice.random() < 0.5:
-            world.audience.wake()
+            world.hub.notify_all()
             reading = [each for each in clients if (at := each.connection) is not None and not at.paused]
             await world.until(lambda: all(each.up_to_date for each in reading))
         case "join" if connection is None:
@@ -266,10 +267,10 @@ async def test_whoever_pauses_leaves_and_comes_back_sees_every_message_once(
         for _ in range(20):
             world.burst(dice.randint(0, 10), LONG)
             await anyio.lowlevel.checkpoint()
-        await world.until(lambda: len(world.audience) == CLIENTS)  # those who left have gone
+        await world.until(lambda: len(world.hub) == CLIENTS)  # those who left have gone
         said = world.said
         async with anyio.create_task_group() as group:
-            group.start_soon(world.audience.drain, dice.choice((0, 0.3)))
+            group.start_soon(world.hub.drain, dice.choice((0, 0.3)))
             for connection in connections:
                 world.burst(1, 100)
                 await anyio.lowlevel.checkpoint()
@@ -278,7 +279,7 @@ async def test_whoever_pauses_leaves_and_comes_back_sees_every_message_once(
         assert {connection.code for connection in connections} == {1012}
         assert min(client.seen for client in clients) >= said
         assert all(connection.pongs == connection.pings for connection in connections)
-        await world.audience.empty.wait()
+        await world.hub.empty.wait()
 
 
 @on_both_loops
@@ -294,7 +295,7 @@ async def test_a_burst_reaches_all_but_one_that_does_not_read(caplog: pytest.Log
             world.burst(30, LONG)
             await world.until(lambda: sum(client.up_to_date for client in clients) == 49)
         assert clients[20].seen == 1
-        await world.audience.drain(0)
+        await world.hub.drain(0)
         await world.until(lambda: sum(connection.ended for connection in connections) == 49)
         connections[20].resume()
         await world.until(lambda: connections[20].ended)
@@ -306,7 +307,7 @@ async def test_one_that_does_not_read_is_not_written_to(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for a piece that it has begun and its pongs, however much it says: the rest stays in the log."""
-    monkeypatch.setattr("hello.audience.SLOW_SECONDS", 0)
+    monkeypatch.setattr("hello.hub.SLOW_SECONDS", 0)
     async with served(caplog) as world:
         world.say(300, 4000)
         for number in range(40):
@@ -315,17 +316,17 @@ async def test_one_that_does_not_read_is_not_written_to(
             world.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LITTLE + 1024 * number)
             connection = await client.connect(pings(1, 30), paused=True)
             connection.pings = 30
-            await world.until(lambda: world.metric("hello_slow_browsers") == 1)
+            await world.until(lambda: world.metric("hello_slow_clients") == 1)
             for _ in range(60):
                 world.burst(1, 1)
                 await anyio.lowlevel.checkpoint()
-            assert (world.metric("hello_browser_lag_messages") or 0) > before - 30
+            assert (world.metric("hello_client_lag_messages") or 0) > before - 30
             if number % 10 == 0:
                 connection.resume()
                 await world.until(lambda each=client: each.up_to_date)  # type: ignore[misc]  # as it is in this turn
                 assert connection.pongs == connection.pings
             connection.leave("reset")
-            await world.until(lambda: len(world.audience) == 0)
+            await world.until(lambda: len(world.hub) == 0)
 
 
 @on_both_loops
@@ -342,7 +343,7 @@ async def test_one_that_stops_reading_costs_no_memory(caplog: pytest.LogCaptureF
             for number in range(400):
                 world.burst((5, 5, 5, 25)[number % 4], LONG)
                 await world.until(lambda: all(client.up_to_date for client in clients[1:]))
-            world.audience.feed.beat()  # so that nothing is kept for those who come next
+            world.hub.feed.beat()  # so that nothing is kept for those who come next
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -365,10 +366,10 @@ async def test_one_that_is_closed_is_sent_nothing_more(caplog: pytest.LogCapture
             world.burst(1, 1)
             await world.until(lambda: other.up_to_date)
         connection.resume()
-        await world.until(lambda: connection.ended and len(world.audience) == 1)
+        await world.until(lambda: connection.ended and len(world.hub) == 1)
         assert connection.code == 1007
         assert client.seen < 50
-        await world.audience.drain(0)
+        await world.hub.drain(0)
 
 
 @on_both_loops
@@ -385,10 +386,10 @@ async def test_one_that_leaves_while_it_catches_up_is_forgotten(caplog: pytest.L
                 await anyio.lowlevel.checkpoint()
             connection.leave(how)
             world.burst(10, LONG)
-        await world.until(lambda: staying.up_to_date and len(world.audience) == 1)
+        await world.until(lambda: staying.up_to_date and len(world.hub) == 1)
         early = await Client(world).connect(frame(CLOSE, closing(1000)))
-        await world.until(lambda: early.code == 1000 and len(world.audience) == 1)
-        await world.audience.drain(0)
+        await world.until(lambda: early.code == 1000 and len(world.hub) == 1)
+        await world.hub.drain(0)
 
 
 @on_both_loops
@@ -398,22 +399,22 @@ async def test_the_limit_on_closing_ends_with_the_connection(
 ) -> None:
     """One that is closed while something is unsent, and reads it then: the event loop has no error to tell."""
     limit = 0.2
-    for module in (line, protocols):
+    for module in (websocket, http_protocol):
         monkeypatch.setattr(module, "ABORT_SECONDS", limit)
-    monkeypatch.setattr("hello.audience.SLOW_SECONDS", 0)
+    monkeypatch.setattr("hello.hub.SLOW_SECONDS", 0)
     opening = handshake("/ws?after=0-0") if path == "/ws" else request("/events?after=0-0")
     async with served(caplog) as world:
         world.say(400, LONG)
         async with await anyio.connect_tcp(*world.address) as stream:
             await stream.send(opening)
-            await world.until(lambda: world.metric("hello_slow_browsers") == 1)
+            await world.until(lambda: world.metric("hello_slow_clients") == 1)
             closed_at = anyio.current_time()
             await stream.send(frame(CLOSE, closing(1000)) if path == "/ws" else request("/"))
             received = b"".join([data async for data in stream])
         last = frame(CLOSE, closing(1000), masked=False) if path == "/ws" else b"HTTP/1.1 429 "
         assert last in received or anyio.current_time() > closed_at + limit, "it was not waited for"
         over = anyio.current_time() + 2 * limit
-        await world.until(lambda: len(world.audience) == 0 and anyio.current_time() > over)
+        await world.until(lambda: len(world.hub) == 0 and anyio.current_time() > over)
 
 
 @on_both_loops
@@ -423,16 +424,16 @@ async def test_one_that_was_too_slow_and_does_not_answer_is_hung_up_on(
     """Although it has read everything by then, the closing frame too."""
     stall = 0.3
     for name, limit in (("STALL_SECONDS", stall), ("ABORT_SECONDS", 4 * stall)):
-        monkeypatch.setattr(line, name, limit)
-    monkeypatch.setattr("hello.audience.SLOW_SECONDS", 0)
+        monkeypatch.setattr(websocket, name, limit)
+    monkeypatch.setattr("hello.hub.SLOW_SECONDS", 0)
     async with served(caplog) as world:
         world.say(400, LONG)
         async with await anyio.connect_tcp(*world.address) as stream:
             await stream.send(handshake("/ws?after=0-0"))
-            await world.until(lambda: world.metric("hello_slow_browsers") == 1)
+            await world.until(lambda: world.metric("hello_slow_clients") == 1)
             late = anyio.current_time() + 2 * stall
             await world.until(lambda: anyio.current_time() > late)
             with suppress(anyio.BrokenResourceError):  # as its end is no close of ours
                 async for _ in stream:
                     pass
-        await world.until(lambda: len(world.audience) == 0)
+        await world.until(lambda: len(world.hub) == 0)

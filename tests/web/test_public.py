@@ -223,7 +223,7 @@ def test_a_head_request_is_answered_and_takes_no_place(process: HelloProcess) ->
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # as above
             assert answer.status == 200
             assert answer.read() == b""
-    assert "hello_browsers 0.0" in metrics(process)
+    assert "hello_clients 0.0" in metrics(process)
 
 
 def test_a_reader_that_stops_costs_a_bounded_number_of_bytes() -> None:
@@ -239,12 +239,12 @@ def test_a_reader_that_stops_costs_a_bounded_number_of_bytes() -> None:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect(("127.0.0.1", process.port))
             slow.sendall(handshake.encode())
-            while "hello_slow_browsers 1.0" not in metrics(process):
+            while "hello_slow_clients 1.0" not in metrics(process):
                 receive(quick, 100)
             before = resident(process)
             receive(quick, 2000)  # the slow one is owed some 8 MB more
             assert resident(process) - before < 2_000_000
-            assert "hello_slow_browsers 1.0" in metrics(process)
+            assert "hello_slow_clients 1.0" in metrics(process)
             assert process.terminate() == 0, "nor does it hold up the end"
             assert '"error"' not in process.output
 

@@ -1,6 +1,6 @@
 """Both ways to write to a WebSocket keep the same promises: a Line of our own server, and a task under a stock uvicorn.
 
-Each test is one promise, over real sockets. The audience is fed directly: there is neither channel nor relay here.
+Each test is one promise, over real sockets. The hub is fed directly: there is neither channel nor relay here.
 """
 
 import asyncio
@@ -19,10 +19,11 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp
 
-from hello.audience import Audience
+from hello.hub import Hub
 from hello.message import Entry, Message, Position, now_ms
 from hello.metrics import Metrics
-from hello.web import line, server, stream
+from hello.web import server, stream, websocket
+from hello.web.listener import listen
 from hello.web.public import public_app
 from tests.web import raw
 from tests.web.figures import eventually, until
@@ -47,7 +48,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 @pytest.fixture(autouse=True)
 def no_errors(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Whatever browsers do is no error of a server. Who keeps it waiting counts as slow a little sooner here."""
-    monkeypatch.setattr("hello.audience.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("hello.hub.SLOW_SECONDS", 0.1)
     monkeypatch.setattr("tests.web.figures.LOOK_SECONDS", 0.001)
     yield
     said = {record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING}
@@ -112,14 +113,14 @@ class Page(asyncio.Protocol):
 
 
 class Relay:
-    """An audience that is served, its pages, what was said to it, and what a browser is to make of that.
+    """An hub that is served, its pages, what was said to it, and what a browser is to make of that.
 
     Message number n stands at the position n-0.
     """
 
     def __init__(self, *, history: int, max_clients: int, instance: str) -> None:
         self.metrics = Metrics()
-        self.audience = Audience(history=history, instance=instance, max_clients=max_clients, metrics=self.metrics)
+        self.hub = Hub(history=history, instance=instance, max_clients=max_clients, metrics=self.metrics)
         self.ports: list[int] = []
         self.pages: list[Page] = []
         self.number = 0
@@ -129,14 +130,14 @@ class Relay:
     def append(self, text: str, message_id: str | None = None) -> None:
         prev, self.number = self.number, self.number + 1
         message = Message(message_id or f"id-{self.number}", text, "there", 7)
-        if self.audience.append(Entry(Position(self.number, 0), Position(prev, 0), message)) is not None:
+        if self.hub.append(Entry(Position(self.number, 0), Position(prev, 0), message)) is not None:
             self._said.append(self.number)
             self._texts[self.number] = text
 
     def say(self, *texts: str) -> None:
         for text in texts:
             self.append(text)
-        self.audience.wake()
+        self.hub.notify_all()
 
     def lose(self) -> None:
         """One is lost before the channel could give it."""
@@ -144,8 +145,8 @@ class Relay:
         self._said.append(self.number)
 
     def beat(self) -> None:
-        self.audience.feed.beat()
-        self.audience.wake()
+        self.hub.feed.beat()
+        self.hub.notify_all()
 
     async def open(self, query: str = "", *, reading: bool = True, place: int = 0) -> Page:
         """A page that has had the answer to its handshake; one that does not read gets a little more at most."""
@@ -195,12 +196,12 @@ class Relay:
 
     async def stuck(self, count: int = 1) -> None:
         """Return once so many browsers keep the relay waiting."""
-        slow = partial(self.metrics.registry.get_sample_value, "hello_slow_browsers")
+        slow = partial(self.metrics.registry.get_sample_value, "hello_slow_clients")
         await eventually(lambda: slow() == count, f"{count} slow browsers")
 
     async def left(self, count: int) -> None:
         """Return once there are so many browsers."""
-        await eventually(lambda: len(self.audience) == count, f"{count} browsers")
+        await eventually(lambda: len(self.hub) == count, f"{count} browsers")
 
     async def refusal(self, path: str, *fields: str) -> tuple[int, str | None, str]:
         """Status, Retry-After and text of the answer to a handshake, which is no upgrade."""
@@ -232,12 +233,12 @@ async def served(
 ) -> AsyncIterator[Relay]:
     """A relay that is served in each of these ways, at a port each."""
     relay = Relay(history=history, max_clients=max_clients, instance=instance)
-    relay.audience.channel_turned(True)
-    app = public_app(relay.audience, allowed_origins=[FRIEND])
+    relay.hub.set_channel_up(True)
+    app = public_app(relay.hub, allowed_origins=[FRIEND])
     stop = anyio.Event()
     async with anyio.create_task_group() as group:
         for each in ways:
-            listener = server.listen("127.0.0.1", 0)
+            listener = listen("127.0.0.1", 0)
             relay.ports.append(listener.getsockname()[1])
             serve: Callable[..., Any] = {"line": server.serve, "asgi": stock}[each]
             group.start_soon(partial(serve, app, stop, listener=listener))
@@ -251,7 +252,7 @@ async def served(
 
 async def test_the_frames_are_those_of_the_contract(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is one whole text frame with just these fields; times are UNIX milliseconds, and a sign of life is timed."""
-    monkeypatch.setattr("hello.audience.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("hello.hub.BEAT_SECONDS", 0.05)
     began = now_ms()
     async with served(way) as relay, anyio.create_task_group() as group:
         relay.say("before", 'ÿ"\n\u2028😀')
@@ -259,9 +260,9 @@ async def test_the_frames_are_those_of_the_contract(way: str, monkeypatch: pytes
         relay.lose()
         relay.say("behind a loss")
         await relay.all_have()
-        relay.audience.channel_turned(False)
+        relay.hub.set_channel_up(False)
         await end_with("status", page)
-        group.start_soon(relay.audience.beat)
+        group.start_soon(relay.hub.beat)
         await eventually(lambda: page.kinds()[5:] == ["beat", "beat"], "signs of life")
         group.cancel_scope.cancel()
     times = [each.pop(field) for each in page.frames for field in ("relayed_at", "since") if field in each]
@@ -285,7 +286,7 @@ async def end_with(kind: str, *pages: Page) -> None:
 
 @pytest.mark.parametrize(("query", "size"), [("", 125), ("?last=3", 126), ("?after=5-0", 127)])
 async def test_both_ways_write_the_same_bytes(query: str, size: int) -> None:
-    """One audience, served in both ways at once: the frames are alike to the last byte.
+    """One hub, served in both ways at once: the frames are alike to the last byte.
 
     The welcome has so many bytes: from 126 on a frame tells its length in another way.
     """
@@ -299,7 +300,7 @@ async def test_both_ways_write_the_same_bytes(query: str, size: int) -> None:
                 await relay.all_have()
             match step % 25:
                 case 5:
-                    relay.audience.channel_turned(step % 2 == 0)
+                    relay.hub.set_channel_up(step % 2 == 0)
                     await end_with("status", *pages)
                 case 15:
                     relay.beat()
@@ -395,7 +396,7 @@ async def test_a_message_that_was_accepted_twice_is_shown_once(way: str) -> None
         relay.say("three")
         relay.append("one", "id-1")
         relay.append("three", "id-3")
-        relay.audience.wake()
+        relay.hub.notify_all()
         relay.say("six")
         for query in ("?last=3", "?after=2-0", "?after=4-0"):
             await relay.open(query)
@@ -415,7 +416,7 @@ async def test_one_that_did_not_read_is_told_how_the_channel_is_and_not_how_it_w
         await relay.all_have(reading)
         await relay.stuck()
         for up in (False, True, False, True, False):
-            relay.audience.channel_turned(up)
+            relay.hub.set_channel_up(up)
             await end_with("status", reading)
             relay.beat()
             await end_with("beat", reading)
@@ -472,7 +473,7 @@ async def test_a_reader_that_takes_nothing_is_given_up(way: str, reads: bool, mo
     Who does read is kept, and has everything.
     """
     afterwards = raw.SECONDS if reads else 0.1  # seconds in which it may hear of it
-    for module, limits in ((line, {"ABORT_SECONDS": afterwards}), (stream, {"CLOSE_SECONDS": afterwards})):
+    for module, limits in ((websocket, {"ABORT_SECONDS": afterwards}), (stream, {"CLOSE_SECONDS": afterwards})):
         for name, value in {**limits, "STALL_SECONDS": STALL_SECONDS}.items():
             monkeypatch.setattr(module, name, value)
     async with served(way) as relay:
@@ -506,18 +507,18 @@ async def test_a_drain_sends_what_is_owed_and_closes_with_1012(way: str) -> None
             relay.append(LONG)  # and nobody is woken
         owed = relay.number
         async with anyio.create_task_group() as group:
-            group.start_soon(relay.audience.drain, 0.3)
+            group.start_soon(relay.hub.drain, 0.3)
             await eventually(lambda: any(page.code for page in quick), "the first is moved")
             assert await relay.refusal("/ws") == (503, "1", "this relay is stopping\n")
             relay.say("while they are moved")
         await eventually(lambda: all(page.ended for page in quick), "the quick ones are moved")
-        assert len(relay.audience) == len(slow)
-        assert not relay.audience.empty.is_set()
+        assert len(relay.hub) == len(slow)
+        assert not relay.hub.empty.is_set()
         for page in slow:
             page.read()
         await eventually(lambda: all(page.ended for page in slow), "the slow ones are moved")
         with anyio.fail_after(raw.SECONDS):
-            await relay.audience.empty.wait()
+            await relay.hub.empty.wait()
         assert {page.code for page in relay.pages} == {1012}
         assert await relay.gaps_of(*slow) == [0, 0, 0]
         assert {(relay.check(page), page.numbers[-1] >= owed) for page in quick} == {(0, True)}
@@ -569,7 +570,7 @@ async def test_a_foreign_page_and_a_bad_start_are_refused_before_the_upgrade(way
         }.items():
             status, _, text = await relay.refusal(f"/ws?{query}")
             assert (status, complaint in text) == (400, True)
-        assert len(relay.audience) == 0
+        assert len(relay.hub) == 0
         for origin in (FRIEND, "http://127.0.0.1"):
             answer = await in_thread(raw.ask_head, relay.ports[0], raw.handshake("/ws", f"Origin: {origin}"))
             assert answer.status == 101

@@ -1,4 +1,4 @@
-"""The operators' app: is this process alive, is it ready, and what does it measure. Browsers never reach it."""
+"""The ops app, for the platform: is this process alive, is it ready, and its metrics. Clients never reach it."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ from starlette.routing import Route
 from hello.metrics import Metrics
 
 
-def operators_app(metrics: Metrics, not_ready: Callable[[], str | None]) -> Starlette:
-    """The app that the platform talks to; `not_ready` says why the process is not ready, or None if it is.
+def ops_app(metrics: Metrics, not_ready: Callable[[], str | None]) -> Starlette:
+    """Return the app; `not_ready` returns the reason why the process is not ready, or None if it is.
 
-    `/livez` answers as long as the event loop turns. It depends on nothing else: a restart heals no Redis.
+    `/livez` answers as long as the event loop runs. It does not depend on the channel: a restart does not heal Redis.
     """
 
     async def livez(request: Request) -> Response:
@@ -24,7 +24,7 @@ def operators_app(metrics: Metrics, not_ready: Callable[[], str | None]) -> Star
         reason = not_ready()
         return PlainTextResponse("ready\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
 
-    async def numbers(request: Request) -> Response:
+    async def metricsz(request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", numbers)])
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metricsz)])

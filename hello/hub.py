@@ -1,0 +1,170 @@
+"""The clients of one relay: admission, notification, drain. It must not know WebSocket or HTTP.
+
+A client costs a cursor and no queue: a client that resumes is a cursor that starts at a position, a slow client is a
+cursor that lags, and a loss is a cursor that fell off the tail of the log.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import anyio
+
+from hello.feed import NOT_JOINED, Cursor, Feed, Pending, RelayedEntry
+from hello.message import Entry, Position
+from hello.metrics import Metrics
+
+BEAT_SECONDS = 10.0  # between two beats: a client recognises a dead connection by their absence
+SLOW_SECONDS = 1.0  # a client that has blocked a write for longer counts as slow
+BATCH_SECONDS = 0.1  # between two batches of clients that are drained
+STOPPING_RETRY_SECONDS = 1  # another relay is there already
+FULL_RETRY_SECONDS = 10  # room comes when another client leaves
+
+
+class Refused(Exception):
+    """The relay takes no more clients now; the text says why, `retry_after` (seconds) when to try again."""
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class Subscriber(ABC):
+    """A cursor that is notified: `notify` is called when there may be frames to poll."""
+
+    __slots__ = ("cursor", "hub")
+
+    def __init__(self, hub: "Hub", cursor: Cursor = NOT_JOINED) -> None:
+        self.hub = hub
+        self.cursor = cursor
+
+    @abstractmethod
+    def notify(self) -> None:
+        """Poll, and send what there is, or arrange for that; must not raise."""
+
+    def poll(self, clients: int = 1) -> Pending | None:
+        """Return the next frames for so many clients at this cursor, and move the cursor; None if there are none."""
+        if (pending := self.hub.feed.poll(self.cursor)) is not None:
+            self.cursor = pending.next
+            if pending.gaps:
+                self.hub.count_gaps(pending.gaps * clients)
+        return pending
+
+
+class Client(Subscriber):
+    """One client, over whatever transport."""
+
+    __slots__ = ("blocked_since", "draining")
+
+    def __init__(self, hub: "Hub") -> None:
+        super().__init__(hub)
+        self.draining = False  # once it has been sent everything, it is to be closed with 1012 (service restart)
+        self.blocked_since: float | None = None  # event loop time since which a write to it has not been completed
+
+    @property
+    def lag(self) -> int:
+        """How many messages come after its cursor."""
+        return self.hub.feed.count_after(self.cursor)
+
+
+class Hub:
+    """All clients of one relay, and the feed that they poll."""
+
+    def __init__(self, *, history: int, instance: str, max_clients: int, metrics: Metrics) -> None:
+        self.feed = Feed(history=history, instance=instance)
+        self.draining = False
+        self.empty = anyio.Event()  # set once the last client has left a draining relay
+        self._max_clients = max_clients
+        self._clients: set[Client] = set()
+        self._metrics = metrics
+        self._subscribers: dict[Subscriber, None] = {}  # notified in this order
+        metrics.clients.set_function(lambda: len(self))
+        metrics.slow_clients.set_function(lambda: len(self._slow_clients()))
+        metrics.lag.set_function(lambda: max((client.lag for client in self._slow_clients()), default=0))
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @property
+    def head(self) -> Position | None:
+        """The newest position that this relay has read; None before the first."""
+        return self.feed.head
+
+    def append(self, entry: Entry) -> RelayedEntry | None:
+        """Append to the feed, see `Feed.append`. No client is notified yet: see `notify_all`."""
+        return self.feed.append(entry)
+
+    def notify_all(self) -> None:
+        """Notify every subscriber that there may be frames to poll."""
+        for subscriber in list(self._subscribers):  # a copy: a subscriber may unsubscribe itself or others meanwhile
+            subscriber.notify()
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Notify this subscriber from now on, after all that are subscribed already."""
+        self._subscribers[subscriber] = None
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Stop notifying this subscriber; nothing happens if it is not subscribed."""
+        self._subscribers.pop(subscriber, None)
+
+    def set_channel_up(self, up: bool) -> None:
+        """Send every client the status of the channel."""
+        self.feed.set_channel_up(up)
+        self.notify_all()
+
+    async def beat(self) -> None:
+        """Send a beat every BEAT_SECONDS, without an end: one timer for all clients."""
+        while True:
+            await anyio.sleep(BEAT_SECONDS)
+            self.feed.beat()
+            self.notify_all()
+
+    def join(self, client: Client, start: Position | int) -> None:
+        """Admit a client that resumes after a position, or wants so many of the newest messages first.
+
+        Raises Refused if the relay is draining or full.
+        """
+        if self.draining:
+            raise Refused("this relay is stopping", STOPPING_RETRY_SECONDS)
+        if len(self._clients) >= self._max_clients:
+            raise Refused(f"this relay is full ({self._max_clients} clients)", FULL_RETRY_SECONDS)
+        client.cursor = self.feed.cursor_at(start)
+        self._clients.add(client)
+        self.subscribe(client)
+
+    def leave(self, client: Client) -> None:
+        """Forget a client whose connection has ended, for whatever reason."""
+        self._clients.discard(client)
+        self.unsubscribe(client)
+        if self.draining and not self._clients:
+            self.empty.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new clients, and mark all others as draining, in batches spread over at most so many seconds.
+
+        Returns once every client is marked; its transport sends it what is pending, and closes it. The batches protect
+        the relays to which the clients reconnect; a few clients are closed quickly.
+        """
+        self.draining = True
+        if not self._clients:
+            self.empty.set()
+        waiting = list(self._clients)
+        deadline = anyio.current_time() + seconds
+        while waiting := [client for client in waiting if client in self._clients]:
+            batches = max(
+                1, round((deadline - anyio.current_time()) / BATCH_SECONDS)
+            )  # fewer, where a batch takes long
+            size = math.ceil(len(waiting) / batches)
+            for client in waiting[:size]:
+                client.draining = True
+                client.notify()
+            del waiting[:size]
+            if waiting:
+                await anyio.sleep(BATCH_SECONDS)
+
+    def count_gaps(self, count: int) -> None:
+        """Add to the number of gaps that clients were sent."""
+        self._metrics.gaps.labels("client").inc(count)
+
+    def _slow_clients(self) -> list[Client]:
+        limit = anyio.current_time() - SLOW_SECONDS
+        return [each for each in self._clients if each.blocked_since is not None and each.blocked_since < limit]

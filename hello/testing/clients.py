@@ -1,0 +1,237 @@
+"""Streams and a client, connected to an ASGI app in the same event loop. It must not know how the app was started."""
+
+import json
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from starlette.types import ASGIApp
+
+ALL = 1_000_000  # messages: more than any test keeps
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a plain request, or to a stream that was refused; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+class Refused(Exception):
+    """A stream was not opened; `answer` has the reason."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.status}: {answer.body}")
+        self.answer = answer
+
+
+class Closed(Exception):
+    """The relay closed the stream: with `code` over WebSocket, with None as server-sent events."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"closed with {code}")
+        self.code = code
+
+
+class Stream:
+    """An open stream. A frame that is not received blocks the relay, as a client that does not read does."""
+
+    def __init__(self, incoming: ObjectReceiveStream[Any], outgoing: ObjectSendStream[Any]) -> None:
+        self.last_event_id: str | None = None  # of the last server-sent event that had an id
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._text = ""  # server-sent events that arrived and were not received yet
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next frame.
+
+        Raises Closed if the relay has closed the stream.
+        """
+        while True:
+            if "\n\n" in self._text:
+                event, self._text = self._text.split("\n\n", 1)
+                fields = dict(line.split(": ", 1) for line in event.split("\n"))
+                self.last_event_id = fields.get("id", self.last_event_id)
+                if "data" in fields:
+                    return _decoded(fields["data"])
+                continue
+            try:
+                message = await self._incoming.receive()
+            except anyio.EndOfStream:
+                raise Closed(1006) from None  # RFC 6455: the connection ended without a close frame
+            match message["type"]:
+                case "websocket.send":
+                    return _decoded(message["text"])
+                case "websocket.close":
+                    raise Closed(message["code"])
+                case _:
+                    self._text += message["body"].decode()
+                    if not message.get("more_body"):
+                        raise Closed(None)
+
+    async def until_closed(self) -> int | None:
+        """Receive frames until the relay closes the stream, and return the code that `Closed` has."""
+        while True:
+            try:
+                await self.receive()
+            except Closed as closed:
+                return closed.code
+
+    async def send(self, text: str) -> None:
+        """Send a text frame to the relay, over WebSocket."""
+        await self._outgoing.send({"type": "websocket.receive", "text": text})
+
+
+class Server(Protocol):
+    """Something that opens streams, such as a Process of the harness."""
+
+    def open(self, path: str) -> Any: ...
+
+
+@dataclass
+class Client:
+    """What a page keeps over all its connections, by the page's own rules."""
+
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    channel: str | None = None
+    repeated: int = 0  # messages whose id had come before; they were not shown again
+
+    @asynccontextmanager
+    async def open(self, server: Server, path: str = "/ws") -> AsyncIterator["Client"]:
+        """Connect to `/ws` or `/events`: resume after the last message shown, or start with all that is kept."""
+        start = f"after={self.shown[-1]['position']}" if self.shown else f"last={ALL}"
+        async with server.open(f"{path}?{start}") as self._stream:
+            yield self
+
+    async def receive(self) -> dict[str, Any]:
+        """Receive one frame, and return it."""
+        frame: dict[str, Any] = await self._stream.receive()
+        match frame["type"]:
+            case "message" if frame["id"] in {message["id"] for message in self.shown}:
+                self.repeated += 1
+            case "message":
+                self.shown.append(frame)
+            case "gap":
+                self.gaps.append(frame)
+            case "welcome" | "status":
+                self.channel = frame["channel"]
+        return frame
+
+    async def until_shown(self, count: int) -> None:
+        """Receive frames until so many messages were shown in all."""
+        while len(self.shown) < count:
+            await self.receive()
+
+    async def until_closed(self) -> int | None:
+        """Receive frames until the relay closes the stream, and return the code that `Closed` has."""
+        while True:
+            try:
+                await self.receive()
+            except Closed as closed:
+                return closed.code
+
+    async def until_channel(self, state: str) -> None:
+        """Receive frames until the channel is reported `up` or `down`."""
+        while self.channel != state:
+            await self.receive()
+
+
+async def get(app: ASGIApp, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """Send the app a GET request, and return its answer."""
+    messages: list[Any] = []
+    sent = False
+
+    async def receive() -> Any:
+        nonlocal sent
+        if sent:
+            await anyio.sleep_forever()
+        sent = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    await app(_scope("http", path, headers), receive, send)
+    return _answer(messages)
+
+
+@asynccontextmanager
+async def open_stream(
+    app: ASGIApp, path: str, headers: Mapping[str, str] | None, ended: anyio.Event
+) -> AsyncIterator[Stream]:
+    """Open `/ws` or `/events` of the app; leaving disconnects, and `ended` breaks the connection.
+
+    Raises Refused if the app does not open the stream.
+    """
+    kind = "websocket" if path.startswith("/ws") else "http"
+    to_app, app_receives = anyio.create_memory_object_stream[Any](math.inf)
+    app_sends, from_app = anyio.create_memory_object_stream[Any](0)
+
+    async def run_app() -> None:
+        with anyio.CancelScope() as scope, app_sends:
+            async with anyio.create_task_group() as group:
+
+                async def break_connection() -> None:
+                    await ended.wait()
+                    scope.cancel()
+
+                group.start_soon(break_connection)
+                await app(_scope(kind, path, headers), app_receives.receive, app_sends.send)
+                group.cancel_scope.cancel()
+
+    refusal: Answer | None = None
+    async with to_app, app_receives, from_app, anyio.create_task_group() as group:
+        group.start_soon(run_app)
+        await to_app.send({"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request"})
+        first = await from_app.receive()
+        if first["type"] != "websocket.accept" and first.get("status") != 200:
+            refusal = _answer([first, *[message async for message in from_app]])
+        else:
+            try:
+                yield Stream(from_app, to_app)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await to_app.send({"type": f"{kind}.disconnect"})
+                    async for _ in from_app:
+                        pass  # sent before the app noticed the disconnect
+    if refusal is not None:
+        raise Refused(refusal)
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    frame: dict[str, Any] = json.loads(text)
+    return frame
+
+
+def _scope(kind: str, path: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
+    parts = urlsplit(path)
+    all_headers = {"host": "hello.test", **{name.lower(): value for name, value in (headers or {}).items()}}
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "ws" if kind == "websocket" else "http",
+        "path": parts.path,
+        "raw_path": parts.path.encode(),
+        "root_path": "",
+        "query_string": parts.query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in all_headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "extensions": {"websocket.http.response": {}},
+        **({"subprotocols": []} if kind == "websocket" else {"method": "GET"}),
+    }
+
+
+def _answer(messages: Sequence[Any]) -> Answer:
+    headers = {name.decode().lower(): value.decode() for name, value in messages[0]["headers"]}
+    body = b"".join(message.get("body", b"") for message in messages[1:])
+    return Answer(messages[0]["status"], headers, body.decode())

@@ -1,0 +1,241 @@
+"""uvicorn's HTTP protocol with the limits that it lacks. It knows bytes and timers, and must not know the apps.
+
+The way of a new connection:
+
+    Listener            accepts the socket, and makes an HttpProtocol for it
+    HttpProtocol        data_received ─▶ AdmissionQueue ─▶ _parse: at most one piece of data per connection waits
+         │ a plain request ─▶ uvicorn runs the app in a task; the answer goes back, the next request may come
+         │ Upgrade: websocket
+         ▼
+    Handshake           checks the headers, and runs the app in a task
+         ▼
+    the app             routes to Streams.websocket, which checks origin and start, and lets a client join the hub
+         │ refused ─▶ Handshake ─▶ HttpProtocol._refuse_upgrade: the answer, and the end of the connection
+         ▼ hands over
+    WebSocketConnection takes the transport; the HttpProtocol is dropped
+"""
+
+import asyncio
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from hello.web.admission import AdmissionQueue
+from hello.web.handshake import BadHandshake, Handshake
+from hello.web.websocket import ABORT_SECONDS, WebSocketConnection
+
+HEAD_SECONDS = 10.0  # from the first byte of a request, or from the connection, to the end of the request's head
+QUEUED_HEAD_SECONDS = 1.0  # more, for a head that may be complete in the admission queue
+MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
+MAX_EARLY = 4096  # bytes that a client may send between its handshake and the answer
+MAX_UNSENT = 16 * 1024  # bytes that wait in this process until the kernel takes them
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """HTTP with a limited head (Kludex/uvicorn#157), one request at a time, and no request body.
+
+    A head that is too large is answered 431, a head that is too slow 408, a body 413, and a request before the answer
+    to the last one 429 (RFC 6585, RFC 9110); each is the last answer on its connection.
+    """
+
+    _timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
+    _head_bytes = 0  # received while a head is awaited
+    _error: bytes | None = None  # the status line to answer with when the parser stops; None is 400
+    _has_body = False
+    _queued = False  # data of this connection is in the admission queue
+    _is_upgrade = False  # the request opens a WebSocket
+    _handshake: Handshake | None = None
+    _early = b""  # data that the client sent before the answer to its handshake
+
+    transport: "_Transport"  # type: ignore[assignment]  # it has every method that uvicorn calls
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], queue: AdmissionQueue
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self._queue = queue
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows the type
+        # This replaces uvicorn's own method, which makes two system calls for addresses that nothing here reads.
+        transport.set_write_buffer_limits(high=MAX_UNSENT, low=MAX_UNSENT - 1)  # every byte taken counts as progress
+        self.transport = _Transport(transport, self.loop)
+        self.flow = FlowControl(self.transport)  # type: ignore[arg-type]  # it has every method that uvicorn calls
+        self.scheme = "http"
+        self.connections.add(self)
+        self._await_head()
+
+    @property
+    def stuck(self) -> bool:
+        """True if the client does not read what was written."""
+        return self.flow.write_paused
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        if self._handshake is not None:
+            self._handshake.disconnected()
+            self._handshake = None  # this breaks a reference cycle
+        super().connection_lost(exc)
+        self.transport.lost()
+
+    def data_received(self, data: bytes) -> None:
+        if self._handshake is not None:
+            self._keep_early(data)
+        elif len(data) > MAX_HEAD:  # no head and no body may be so large
+            self._respond_and_close(b"431 Request Header Fields Too Large")
+        else:
+            self._queued = True
+            self.transport.pause_reading()  # so that each connection has at most one piece of data in the queue
+            self._queue.enqueue(partial(self._parse, data))
+
+    def _parse(self, data: bytes) -> None:
+        self._queued = False
+        if self.parser is None or self.transport.is_closing():
+            return  # the client disconnected while the data was in the queue
+        self.transport.resume_reading()
+        if self.cycle is None or self.cycle.response_complete:  # the data belongs to a head
+            if self._timer is None:
+                self._await_head()
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD:
+                self._respond_and_close(b"431 Request Header Fields Too Large")
+                return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+            return
+        except httptools.HttpParserUpgrade as upgrade:
+            end_of_head = upgrade.args[0]
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        if self._should_upgrade():  # any other Upgrade was answered as a plain request
+            self._start_handshake(data[end_of_head:])
+
+    # Calls of the parser.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._has_body = False
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_parser(b"429 Too Many Requests")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._has_body |= name.lower() in (b"content-length", b"transfer-encoding") and value != b"0"
+
+    def on_headers_complete(self) -> None:
+        if self._has_body:  # no endpoint reads one, and it may trickle in without an end
+            self._stop_parser(b"413 Content Too Large")
+        self._end_head()
+        self._is_upgrade = self._opens_websocket()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._error is not None:
+            self._respond_and_close(self._error)
+        else:
+            super().send_400_response(msg)
+
+    def _should_upgrade(self) -> bool:
+        return self._is_upgrade
+
+    def _opens_websocket(self) -> bool:
+        connection = [value.lower() for name, value in self.headers if name == b"connection"]  # there may be several
+        upgrade = [value.lower() for name, value in self.headers if name == b"upgrade"]
+        has_token = b"upgrade" in (token.strip() for value in connection for token in value.split(b","))
+        return has_token and upgrade[-1:] == [b"websocket"] and self.parser.get_http_version() == "1.1"
+
+    # The handshake of a WebSocket.
+
+    def _start_handshake(self, early: bytes) -> None:
+        try:
+            url = httptools.parse_url(self.url)
+            handshake = Handshake(self.scope["method"], self.headers, self._hand_over, self._refuse_upgrade)
+            path = url.path or b"/"  # an absolute target may have no path
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except BadHandshake as error:
+            self._refuse_upgrade(error.response)
+        else:
+            self._handshake = handshake
+            self._keep_early(early)
+            target = {
+                "path": unquote(path.decode("latin-1")),
+                "raw_path": path,
+                "query_string": url.query or b"",
+            }
+            scope = {**self.scope, "type": "websocket", "scheme": "ws", "subprotocols": [], **target}
+            task = self.loop.create_task(handshake.run(self.app, scope))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def _keep_early(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) > MAX_EARLY:
+            self.transport.abort()
+
+    def _hand_over(self, connection: WebSocketConnection, answer: bytes) -> None:
+        self.connections.discard(self)
+        self.parser = self._handshake = None  # type: ignore[assignment]  # this breaks two reference cycles
+        connection.begin(self.transport.wrapped, self.connections, answer)
+        if self._early and not self.transport.is_closing():
+            connection.data_received(self._early)
+
+    def _refuse_upgrade(self, response: bytes) -> None:
+        self.transport.write(response)
+        self.transport.close()
+
+    # The limits.
+
+    def _await_head(self) -> None:
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if self._queued:
+            self._timer = self.loop.call_later(QUEUED_HEAD_SECONDS, self._head_is_late)
+        else:
+            self._respond_and_close(b"408 Request Timeout")
+
+    def _end_head(self) -> None:
+        self._head_bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stop_parser(self, status: bytes) -> None:
+        self._error = status
+        raise ValueError  # the parser then raises HttpParserError, and `_parse` calls `send_400_response`
+
+    def _respond_and_close(self, status: bytes) -> None:
+        self._end_head()
+        self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        self.transport.close()
+
+
+class _Transport:
+    """A transport whose `close` aborts after ABORT_SECONDS, so that a client that does not read cannot keep it open."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.wrapped = transport
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self.write = transport.write  # an attribute, since it is called for every frame
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+    def close(self) -> None:
+        if not self.wrapped.is_closing():
+            self.wrapped.close()
+            self._timer = self._loop.call_later(ABORT_SECONDS, self.wrapped.abort)
+
+    def lost(self) -> None:
+        """Cancel the abort: a transport of asyncio's own loop raises on `abort` once its connection is lost."""
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,140 @@
+"""The leader's lease of two broadcasters, through pauses and outages, in virtual time."""
+
+from typing import Any
+
+import anyio
+import pytest
+import trio.testing
+
+from hello.channel import LEASE_SECONDS, ChannelLost
+from hello.channel.memory import MemoryChannel
+from hello.lease import RENEW_SECONDS, Lease
+from hello.message import Message, Position
+from hello.metrics import Metrics
+from hello.supervisor import ChannelStatus
+from hello.testing import CuttableChannel
+from hello.testing.conformance import ids, make_message, read
+
+HOUR = 3600
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+class LossyChannel(CuttableChannel):
+    """A channel that is cut after the next publish was accepted and before its reply, if `lose_reply` is set."""
+
+    lose_reply = False
+
+    async def publish(self, message: Message, holder: str | None = None) -> Position:
+        position = await super().publish(message, holder)
+        if self.lose_reply:
+            self.lose_reply = False
+            self.cut()
+            raise ChannelLost("the reply was lost")
+        return position
+
+
+class Pair:
+    """The leases of two broadcasters on one channel, each with a connection of its own."""
+
+    def __init__(self) -> None:
+        self.channel = MemoryChannel(100)
+        self.connections = [LossyChannel(self.channel), LossyChannel(self.channel)]
+        self.one, self.two = (
+            Lease(connection, holder, ChannelStatus("broadcaster", Metrics()))
+            for connection, holder in zip(self.connections, "ab", strict=True)
+        )
+
+
+@pytest.fixture
+async def pair() -> Pair:
+    return Pair()
+
+
+async def test_wait_until_leader(pair: Pair) -> None:
+    """The first is the leader at once; the second waits until the release, and learns that it had to wait."""
+    async with anyio.create_task_group() as group:
+        await group.start(pair.one.renew)
+        assert await pair.one.wait_until_leader() is False
+        await group.start(pair.two.renew)
+        with anyio.move_on_after(HOUR) as waiting:
+            await pair.two.wait_until_leader()
+        assert waiting.cancelled_caught
+        group.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        group.start_soon(pair.two.renew)
+        await pair.one.release()
+        with anyio.fail_after(RENEW_SECONDS + 0.1):
+            assert await pair.two.wait_until_leader() is True
+        group.cancel_scope.cancel()
+
+
+async def test_paused_past_the_lease(pair: Pair) -> None:
+    """A leader that was paused past its lease is fenced: its message is dropped, and it steps down."""
+    async with anyio.create_task_group() as paused:
+        await paused.start(pair.one.renew)
+        paused.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        await group.start(pair.two.renew)
+        with anyio.fail_after(LEASE_SECONDS + RENEW_SECONDS):
+            await pair.two.wait_until_leader()
+        assert pair.one.is_leader
+        assert await pair.one.publish(make_message(1)) is None
+        assert not pair.one.is_leader
+        await pair.two.publish(make_message(2))
+        assert ids(await read(pair.channel)) == ["test-2"]
+        group.cancel_scope.cancel()
+
+
+async def test_message_survives_outage(pair: Pair) -> None:
+    """A message is retried through an outage of any length, and accepted if no other holder is the leader."""
+    async with anyio.create_task_group() as group:
+        await group.start(pair.one.renew)
+        pair.connections[0].cut()
+        group.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        group.start_soon(pair.one.publish, make_message(1))
+        await anyio.sleep(HOUR)
+        pair.connections[0].heal()
+    assert ids(await read(pair.channel)) == ["test-1"]
+
+
+async def test_expired_lease_costs_no_message(pair: Pair) -> None:
+    """A lease that expired between two messages is acquired again, if no other holder has it."""
+    async with anyio.create_task_group() as group:
+        await group.start(pair.one.renew)
+        pair.connections[0].cut()
+        await anyio.sleep(HOUR)
+        group.cancel_scope.cancel()
+    pair.connections[0].heal()
+    assert await pair.one.publish(make_message(1)) is not None
+    assert ids(await read(pair.channel)) == ["test-1"]
+
+
+@pytest.mark.parametrize("accepted", [True, False], ids=["reply lost", "request lost"])
+async def test_new_leader_after_outage(pair: Pair, accepted: bool) -> None:
+    """Under a new leader a message that was accepted stays, once, and one that was not is dropped."""
+    connection = pair.connections[0]
+    position: list[Position | None] = []
+
+    async def publish() -> None:
+        position.append(await pair.one.publish(make_message(1)))
+
+    async with anyio.create_task_group() as group:
+        await group.start(pair.one.renew)
+        await group.start(pair.two.renew)
+        if accepted:
+            connection.lose_reply = True
+        else:
+            connection.cut()
+        async with anyio.create_task_group() as publishing:
+            publishing.start_soon(publish)
+            await pair.two.wait_until_leader()
+            await pair.two.publish(make_message(2))
+            connection.heal()
+        group.cancel_scope.cancel()
+    assert ids(await read(pair.channel)) == (["test-1", "test-2"] if accepted else ["test-2"])
+    assert (position[0] is not None) is accepted
