@@ -4,17 +4,17 @@ import random
 
 import anyio
 
-FIRST_DELAY = 0.1  # seconds, at most, before the second attempt; most losses are a connection that was closed
+FIRST_DELAY = 0.1  # seconds, at most: most losses are one closed connection, and an early retry succeeds
 MAX_DELAY = 2.0  # seconds; a longer delay would add to an outage, a shorter one to the load on a server that starts
 STEADY_SECONDS = 10.0  # an attempt that lasted so long has nothing to do with the failures before it
-MAX_DOUBLINGS = 10  # enough for FIRST_DELAY to reach MAX_DELAY; the count of failures stays bounded
+MAX_FAILURES = 10  # counted; fewer reach MAX_DELAY, and the power of two stays small in an outage of days
 
 
 class Backoff:
     """Delays that double from FIRST_DELAY to MAX_DELAY, and start again after an attempt of over STEADY_SECONDS.
 
-    Each delay is drawn between half of that and the whole, so that processes that lost the channel together do not
-    come back together.
+    Each delay is drawn between 50 % and 100 % of the doubled value, so that processes that lost the channel together
+    do not come back together.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Backoff:
     async def wait(self) -> None:
         """Wait before the next attempt, which begins when this returns."""
         lasted = anyio.current_time() - self._attempt_began
-        self._failures = 1 if lasted > STEADY_SECONDS else min(self._failures + 1, MAX_DOUBLINGS)
+        self._failures = 1 if lasted > STEADY_SECONDS else min(self._failures + 1, MAX_FAILURES)
         delay = min(MAX_DELAY, FIRST_DELAY * 2 ** (self._failures - 1))
         await anyio.sleep(random.uniform(delay / 2, delay))
         self._attempt_began = anyio.current_time()

@@ -18,11 +18,12 @@ async def broadcaster(
 ) -> None:
     """Publish `text` without an end; the pauses between messages, in seconds, are drawn uniformly from `interval`.
 
-    `wait_until_leader` returns once this broadcaster may publish: True if another one may have published until now.
-    `publish` returns once the message has been accepted, or dropped since another broadcaster is the leader.
+    `wait_until_leader` returns once this broadcaster is the leader, and True if it had to wait for that: then another
+    leader may have published a moment ago. `publish` returns once the message has been accepted, or dropped since
+    another broadcaster is the leader.
     """
     while True:
         if await wait_until_leader():
-            await anyio.sleep(interval[0])  # the earlier leader may have published a moment ago
+            await anyio.sleep(interval[0])  # two messages are never closer than this, whoever published them
         await publish(Message.new(text, broadcaster=instance))
         await anyio.sleep(random.uniform(*interval))

@@ -1,19 +1,21 @@
 """What a client gets next: the log, the status of the channel and the beats, read by cursors. It knows no clients.
 
 A cursor names the last message, status and beat that a client was sent. `Feed.poll` returns the frames after a cursor,
-and the cursor to poll with next. An example, with a history of 3 and the entries 1-0 to 5-0, so that 1-0 and 2-0 are
-trimmed; the second status reported the channel up, and no beat was sent yet:
+and the cursor to poll with next. An example: the history is 3, so that of the entries 1-0 to 5-0 the first two are
+trimmed; a client that was away since 1-0 joins with status 0, which means that it needs a welcome; the channel is up by
+status 2; no beat was sent yet.
 
-    cursor                   poll returns
-    Cursor(1-0, 0, 0)        welcome;                                 then Cursor(1-0, 2, 0): a new client has status 0
-    Cursor(1-0, 2, 0)        gap from 1-0 to 3-0, messages 3-0 to 5-0;  then Cursor(5-0, 2, 0)
-    Cursor(5-0, 2, 0)        None: the client is caught up
-    the channel goes down:
-    Cursor(5-0, 2, 0)        status down;                             then Cursor(5-0, 3, 0)
+    poll(Cursor(position=1-0, status=0, beat=0))    welcome                               next: Cursor(1-0, 2, 0)
+    poll(Cursor(position=1-0, status=2, beat=0))    gap 1-0 to 3-0, messages 3-0 to 5-0   next: Cursor(5-0, 2, 0)
+    poll(Cursor(position=5-0, status=2, beat=0))    None: the client has caught up
 
-Equal cursors get the same frames, so that `poll` makes frames once for all clients at the same place. Nearly all
-clients are caught up. Clients that resume from different positions soon share cursors too: the log is divided into
-blocks of about BLOCK_BYTES, and a poll that does not reach the head ends where a block ends.
+Then the channel goes down, which is status 3:
+
+    poll(Cursor(position=5-0, status=2, beat=0))    status: down                          next: Cursor(5-0, 3, 0)
+
+Equal cursors get the same frames, made once. Nearly all clients have caught up, and so have one cursor. Clients that
+resume from different positions have equal cursors after one poll: the log is divided into blocks of about BLOCK_BYTES,
+and a poll that does not reach the head ends where a block ends.
 """
 
 from collections.abc import Sequence
@@ -22,9 +24,9 @@ from typing import NamedTuple
 
 from hello.frames import BEAT, Frame, gap_frame, message_frame, status_frame, welcome_frame
 from hello.log import Log
-from hello.message import Entry, Gap, Position, now_ms
+from hello.message import ORIGIN, Entry, Gap, Position, now_ms, with_gaps
 
-BLOCK_BYTES = 16 * 1024  # of frames; so many wait in this process for a client whose kernel buffers are full
+BLOCK_BYTES = 16 * 1024  # of frames: about so much is buffered in this process for a client that does not read
 CACHE_SIZE = 256  # cursors whose next frames are kept; at most about 16 KiB each
 
 
@@ -45,9 +47,6 @@ class Cursor(NamedTuple):
     beat: int  # the number of the last beat
 
 
-NOT_JOINED = Cursor(None, 0, 0)  # the cursor of a client that has not joined
-
-
 @dataclass(slots=True, eq=False)
 class Pending:
     """The frames after a cursor, made once for all clients at that cursor."""
@@ -63,7 +62,8 @@ class Feed:
     """The messages that a relay has read, the status of its channel, and beats."""
 
     def __init__(self, *, history: int, instance: str) -> None:
-        self.caught_up = Cursor(None, 1, 0)  # the cursor of every client that was sent everything
+        # The cursor of every client that has caught up. The first status, "down", has number 1.
+        self.caught_up = Cursor(position=None, status=1, beat=0)
         self._log: Log[RelayedEntry] = Log(history)
         self._instance = instance
         self._channel = "down"
@@ -72,8 +72,9 @@ class Feed:
             None  # position and `prev` of the last entry, if it was dropped
         )
         self._bytes = 0  # of the frames of all messages so far
-        self._to_head: dict[Cursor, Pending] = {}  # what reaches the head: valid until something is added
-        self._blocks: dict[Cursor, Pending] = {}  # whole blocks before the head: valid while the log keeps them
+        self._cache: dict[Cursor, Pending] = {}  # every result of `poll`, until anything is added
+        # Results that end before the head. New messages do not change them, but a trimmed message does.
+        self._blocks: dict[Cursor, Pending] = {}
 
     @property
     def head(self) -> Position | None:
@@ -94,6 +95,8 @@ class Feed:
             self._dropped = (entry.position, prev)
             return None
         self._dropped = None
+        # A channel that was restored from an older snapshot may name a predecessor before the head of this log.
+        prev = max(prev, self.head or ORIGIN)
         relayed_at = now_ms()
         frame = message_frame(entry, relay=self._instance, relayed_at=relayed_at)
         block = self._bytes // BLOCK_BYTES
@@ -108,15 +111,15 @@ class Feed:
         self._channel = "up" if up else "down"
         self._status_frame = status_frame(channel=self._channel, since=now_ms())
         self._move_head(self.caught_up._replace(status=self.caught_up.status + 1))
-        self._blocks.clear()  # their cursors have the last status, which comes before any message now
+        self._blocks.clear()  # no client polls messages with the old status again: this frees their memory
 
     def beat(self) -> None:
         """Add a beat."""
         self._move_head(self.caught_up._replace(beat=self.caught_up.beat + 1))
-        self._blocks.clear()  # likewise
+        self._blocks.clear()  # the same is true of the old beat
 
     def cursor_at(self, start: Position | int) -> Cursor:
-        """Return the cursor of a new client that resumes after a position, or wants so many of the newest messages."""
+        """Return the cursor of a new client that resumes after a position or, for a number, gets so many messages."""
         position = self._log.before_newest(start) if isinstance(start, int) else start
         return Cursor(position, status=0, beat=self.caught_up.beat)
 
@@ -125,17 +128,17 @@ class Feed:
         return self._log.count_after(cursor.position)
 
     def poll(self, cursor: Cursor) -> Pending | None:
-        """Return what comes after the cursor: status and beat, or messages and gaps of about BLOCK_BYTES; or None."""
+        """Return what comes after the cursor, or None: status and beat first, then messages of about BLOCK_BYTES."""
         if cursor == self.caught_up:
             return None
-        pending = self._to_head.get(cursor)
+        pending = self._cache.get(cursor)
         if pending is None:
             is_current = (cursor.status, cursor.beat) == (self.caught_up.status, self.caught_up.beat)
-            pending = self._messages(cursor) if is_current else self._news(cursor)
-            _put(self._to_head, cursor, pending)
-        return pending if pending.frames else None
+            pending = self._messages(cursor) if is_current else self._status_and_beat(cursor)
+            _put(self._cache, cursor, pending)
+        return pending if pending.frames else None  # a client that is ahead of this relay has no frames pending
 
-    def _news(self, cursor: Cursor) -> Pending:
+    def _status_and_beat(self, cursor: Cursor) -> Pending:
         frames = []
         if cursor.status == 0:
             frames.append(welcome_frame(relay=self._instance, head=self.head, channel=self._channel))
@@ -143,44 +146,34 @@ class Feed:
             frames.append(self._status_frame)
         if cursor.beat != self.caught_up.beat:
             frames.append(BEAT)
-        return Pending(
-            frames, gaps=0, next=self.caught_up._replace(position=cursor.position), more=self.count_after(cursor) > 0
-        )
+        end = self.caught_up._replace(position=cursor.position)
+        return Pending(frames, gaps=0, next=end, more=self.count_after(cursor) > 0)
 
     def _messages(self, cursor: Cursor) -> Pending:
         position = cursor.position
-        # From any other position the next frames change when the log trims an entry.
-        is_kept = position is not None and self._log.keeps_all_after(position)
-        if is_kept and (known := self._blocks.get(cursor)) is not None:
+        # Where entries after the position are trimmed, each further one moves the end of the gap.
+        is_stable = position is not None and self._log.keeps_all_after(position)
+        if is_stable and (known := self._blocks.get(cursor)) is not None:
             return known
         entries: list[RelayedEntry] = []
         size, more = 0, False
         for entry in self._log.after(position):
             if size >= BLOCK_BYTES:
-                entries, more = _whole_blocks(entries, entry.block), True
+                # `entry` begins at least a block after the first one: there are whole blocks before it.
+                entries, more = [each for each in entries if each.block < entry.block], True
                 break
             entries.append(entry)
             size += len(entry.frame.json)
-        frames = [
-            gap_frame(item) if isinstance(item, Gap) else item.frame for item in self._log.with_gaps(entries, position)
-        ]
+        frames = [gap_frame(each) if isinstance(each, Gap) else each.frame for each in with_gaps(entries, position)]
         end = cursor._replace(position=entries[-1].position) if entries else cursor
         pending = Pending(frames, gaps=len(frames) - len(entries), next=end, more=more)
-        if is_kept and more:
+        if is_stable and more:
             _put(self._blocks, cursor, pending)
         return pending
 
     def _move_head(self, caught_up: Cursor) -> None:
         self.caught_up = caught_up
-        self._to_head.clear()
-
-
-def _whole_blocks(entries: list[RelayedEntry], next_block: int) -> list[RelayedEntry]:
-    """Return the entries that come before `next_block`; all of them if they all are in it."""
-    count = len(entries)
-    while count and entries[count - 1].block == next_block:
-        count -= 1
-    return entries[:count] or entries
+        self._cache.clear()
 
 
 def _put(cache: dict[Cursor, Pending], cursor: Cursor, pending: Pending) -> None:

@@ -9,14 +9,17 @@ _encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Frame(NamedTuple):
-    """One frame: a JSON object in UTF-8, and the position if it is a message. hello/web/README.md lists the fields."""
+    """One frame: a JSON object in UTF-8, whose fields hello/web/README.md lists."""
 
     json: bytes
-    position: Position | None = None
+    position: Position | None = None  # again, for the id of a server-sent event
 
 
 def welcome_frame(*, relay: str, head: Position | None, channel: str) -> Frame:
-    """Return the first frame of a stream; `head` is the newest position, or None if the channel is empty."""
+    """Return the first frame of a stream.
+
+    `head` is the newest position, or None if the channel is empty; `channel` is `up` or `down`.
+    """
     return _frame("welcome", relay=relay, head=None if head is None else str(head), channel=channel)
 
 
@@ -42,7 +45,7 @@ def gap_frame(gap: Gap) -> Frame:
 
 
 def status_frame(*, channel: str, since: int) -> Frame:
-    """Return the frame that reports the channel `up` or `down`; `since` is UNIX time in milliseconds."""
+    """Return the frame that reports the channel as `up` or `down`; `since` is UNIX time in milliseconds."""
     return _frame("status", channel=channel, since=since)
 
 
@@ -50,4 +53,4 @@ def _frame(kind: str, **fields: object) -> Frame:
     return Frame(_encode({"type": kind, **fields}).encode())
 
 
-BEAT = _frame("beat")
+BEAT = _frame("beat")  # sent at intervals, so that a client can recognise a dead connection

@@ -1,4 +1,4 @@
-"""The clients of one relay: admission, notification, drain. It must not know WebSocket or HTTP.
+"""The clients of one relay: admission, notification, drain. It must not know by which transport they connect.
 
 A client costs a cursor and no queue: a client that resumes is a cursor that starts at a position, a slow client is a
 cursor that lags, and a loss is a cursor that fell off the tail of the log.
@@ -9,15 +9,15 @@ from abc import ABC, abstractmethod
 
 import anyio
 
-from hello.feed import NOT_JOINED, Cursor, Feed, Pending, RelayedEntry
+from hello.feed import Feed, Pending, RelayedEntry
 from hello.message import Entry, Position
 from hello.metrics import Metrics
 
 BEAT_SECONDS = 10.0  # between two beats: a client recognises a dead connection by their absence
 SLOW_SECONDS = 1.0  # a client that has blocked a write for longer counts as slow
-BATCH_SECONDS = 0.1  # between two batches of clients that are drained
-STOPPING_RETRY_SECONDS = 1  # another relay is there already
-FULL_RETRY_SECONDS = 10  # room comes when another client leaves
+DRAIN_STEP_SECONDS = 0.1  # between two groups of clients that are drained
+STOPPING_RETRY_SECONDS = 1  # in a rollout the next relay runs already
+FULL_RETRY_SECONDS = 10  # there is room again when another client leaves
 
 
 class Refused(Exception):
@@ -29,20 +29,23 @@ class Refused(Exception):
 
 
 class Subscriber(ABC):
-    """A cursor that is notified: `notify` is called when there may be frames to poll."""
+    """A cursor that the hub notifies when there may be frames: that of one client, or that of a group of clients.
+
+    A transport may move clients with equal cursors into a group, which polls and is notified once for all of them.
+    """
 
     __slots__ = ("cursor", "hub")
 
-    def __init__(self, hub: "Hub", cursor: Cursor = NOT_JOINED) -> None:
+    def __init__(self, hub: "Hub") -> None:
         self.hub = hub
-        self.cursor = cursor
+        self.cursor = hub.feed.caught_up  # a client that joins gets its own
 
     @abstractmethod
     def notify(self) -> None:
         """Poll, and send what there is, or arrange for that; must not raise."""
 
     def poll(self, clients: int = 1) -> Pending | None:
-        """Return the next frames for so many clients at this cursor, and move the cursor; None if there are none."""
+        """Return the next frames and move the cursor, or None if there are none; `clients` is the size of the group."""
         if (pending := self.hub.feed.poll(self.cursor)) is not None:
             self.cursor = pending.next
             if pending.gaps:
@@ -57,7 +60,7 @@ class Client(Subscriber):
 
     def __init__(self, hub: "Hub") -> None:
         super().__init__(hub)
-        self.draining = False  # once it has been sent everything, it is to be closed with 1012 (service restart)
+        self.draining = False  # True: its transport closes it ("service restart") once it has been sent everything
         self.blocked_since: float | None = None  # event loop time since which a write to it has not been completed
 
     @property
@@ -76,7 +79,7 @@ class Hub:
         self._max_clients = max_clients
         self._clients: set[Client] = set()
         self._metrics = metrics
-        self._subscribers: dict[Subscriber, None] = {}  # notified in this order
+        self._subscribers: dict[Subscriber, None] = {}  # a set that keeps its order: a group comes before late clients
         metrics.clients.set_function(lambda: len(self))
         metrics.slow_clients.set_function(lambda: len(self._slow_clients()))
         metrics.lag.set_function(lambda: max((client.lag for client in self._slow_clients()), default=0))
@@ -99,7 +102,7 @@ class Hub:
             subscriber.notify()
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Notify this subscriber from now on, after all that are subscribed already."""
+        """Notify this subscriber from now on."""
         self._subscribers[subscriber] = None
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
@@ -119,7 +122,9 @@ class Hub:
             self.notify_all()
 
     def join(self, client: Client, start: Position | int) -> None:
-        """Admit a client that resumes after a position, or wants so many of the newest messages first.
+        """Admit a client that resumes after a position or, if `start` is a number, gets so many of the newest messages.
+
+        Its transport then polls for the welcome.
 
         Raises Refused if the relay is draining or full.
         """
@@ -139,10 +144,11 @@ class Hub:
             self.empty.set()
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new clients, and mark all others as draining, in batches spread over at most so many seconds.
+        """Refuse new clients, and let the transports close the joined ones, in groups over at most so many seconds.
 
-        Returns once every client is marked; its transport sends it what is pending, and closes it. The batches protect
-        the relays to which the clients reconnect; a few clients are closed quickly.
+        Returns once every client is marked as draining: its transport still sends it what is pending. The groups keep
+        the other relays from getting all clients at once; a group has at least one client, so that few clients are
+        drained in less time.
         """
         self.draining = True
         if not self._clients:
@@ -150,16 +156,15 @@ class Hub:
         waiting = list(self._clients)
         deadline = anyio.current_time() + seconds
         while waiting := [client for client in waiting if client in self._clients]:
-            batches = max(
-                1, round((deadline - anyio.current_time()) / BATCH_SECONDS)
-            )  # fewer, where a batch takes long
-            size = math.ceil(len(waiting) / batches)
+            # Computed anew each time: if a group took long, the others are larger.
+            groups = max(1, round((deadline - anyio.current_time()) / DRAIN_STEP_SECONDS))
+            size = math.ceil(len(waiting) / groups)
             for client in waiting[:size]:
                 client.draining = True
                 client.notify()
             del waiting[:size]
             if waiting:
-                await anyio.sleep(BATCH_SECONDS)
+                await anyio.sleep(DRAIN_STEP_SECONDS)
 
     def count_gaps(self, count: int) -> None:
         """Add to the number of gaps that clients were sent."""

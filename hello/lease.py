@@ -11,7 +11,7 @@ from hello.channel import Channel, ChannelLost, Fenced
 from hello.message import Message, Position
 from hello.supervisor import ChannelStatus
 
-RENEW_SECONDS = 1.0  # between two renewals: a waiting broadcaster acquires the lease within LEASE_SECONDS and this
+RENEW_SECONDS = 1.0  # between two attempts; a leader that died has a successor within LEASE_SECONDS + RENEW_SECONDS
 RELEASE_SECONDS = 1.0  # for the release when the process stops; if the channel does not reply, the lease expires
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Lease:
             try:
                 acquired = await self._channel.acquire(self._holder)
             except ChannelLost as reason:
+                # It remains the leader, as far as it knows: `publish` retries its message, and the channel decides.
                 self._status.lost(reason)
                 await backoff.wait()
                 continue
@@ -94,7 +95,7 @@ class Lease:
         try:
             return await self._channel.publish(message, self._holder)
         except Fenced:
-            # The lease may have expired in an outage without a new leader: then this holder keeps its message.
+            # The lease may have expired in an outage, without a new leader: then this holder acquires it again.
             if await self._channel.acquire(self._holder):
                 return await self._channel.publish(message, self._holder)
             raise

@@ -1,13 +1,13 @@
-"""A bounded log of entries, read by position. It must not know channels or clients.
+"""A bounded log of entries, read by position. It knows neither channels nor clients.
 
 The channel in memory is such a log, and so is the history that a relay keeps for its clients.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Generic
 
-from hello.message import ORIGIN, E, Gap, Position, with_gaps
+from hello.message import ORIGIN, E, Position
 
 
 class Log(Generic[E]):
@@ -18,7 +18,6 @@ class Log(Generic[E]):
         self._ring: list[E] = []  # entry number n, counted from 0 without end, is at index n % history
         self._count = 0
         self._positions: dict[str, Position] = {}  # by message id
-        self._trimmed = ORIGIN  # the newest position that is no longer kept
 
     def __len__(self) -> int:
         return len(self._ring)
@@ -35,15 +34,16 @@ class Log(Generic[E]):
     def append(self, entry: E) -> None:
         """Add the newest entry, and trim the oldest one if there are more than `history`.
 
-        Raises ValueError if the position of the entry is not after the head: readers would skip the entry.
+        Its message must not be in the log: see `find`. Raises ValueError if its position is not after the head, since
+        readers would skip it, or its `prev` is before the head, since `prev` then hides the loss of a trimmed entry.
         """
-        if self.head is not None and entry.position <= self.head:
-            raise ValueError(f"entry {entry.position} does not come after {self.head}")
+        head = self.head or ORIGIN
+        if entry.position <= head or entry.prev < head:
+            raise ValueError(f"entry {entry.position} with prev {entry.prev} does not come after {head}")
         if len(self._ring) < self._history:
             self._ring.append(entry)
         else:
-            oldest = self._at(self._count)
-            self._trimmed = oldest.position
+            oldest = self._at(self._count)  # where the new entry goes
             del self._positions[oldest.message.id]
             self._ring[self._count % self._history] = entry
         self._positions[entry.message.id] = entry.position
@@ -59,21 +59,9 @@ class Log(Generic[E]):
         end = self._count if limit is None else min(start + limit, self._count)
         return (self._at(number) for number in range(start, end))
 
-    def with_gaps(self, entries: Sequence[E], position: Position | None) -> Iterator[E | Gap]:
-        """Yield `entries`, the first ones of `after(position)`, and a Gap before each that does not follow.
-
-        Where the log has trimmed entries after `position`, the first item is always a Gap: the `prev` of the oldest
-        kept entry does not show that loss if the entry was appended to a channel restored from an older snapshot.
-        """
-        if not entries or position is None or self.keeps_all_after(position):
-            yield from with_gaps(entries, position)
-        else:
-            yield Gap(position, entries[0].position)
-            yield from with_gaps(entries, None)
-
     def keeps_all_after(self, position: Position) -> bool:
-        """Return True if no entry after `position` has been trimmed."""
-        return self._trimmed <= position
+        """Return True if a reader at `position` would get every entry after it: none of them is lost or trimmed."""
+        return not self._ring or self._at(self._count - len(self._ring)).follows(position)
 
     def count_after(self, position: Position | None) -> int:
         """Return how many kept entries come after `position`; all of them come after None."""
@@ -86,7 +74,7 @@ class Log(Generic[E]):
         return kept - bisect_right(numbers, position, key=lambda number: self._at(number).position)
 
     def before_newest(self, count: int) -> Position | None:
-        """Return the position after which a reader gets the `count` newest entries and then every new one."""
+        """Return the position after which a reader gets, without a gap, the `count` newest entries and all new ones."""
         if count == 0 or not self._count:
             return self.head
         return self._at(self._count - min(count, len(self._ring))).prev

@@ -1,4 +1,4 @@
-"""The values that travel: Message, Position, Entry and Gap. They know their wire form and no other module."""
+"""The values that travel, with their text forms: Message, Position, Entry and Gap. It imports no file of hello."""
 
 import json
 import re
@@ -74,7 +74,7 @@ class Message:
     def __post_init__(self) -> None:
         for field, limit in (("id", MAX_ID), ("text", MAX_TEXT), ("broadcaster", MAX_NAME)):
             _check_text(field, getattr(self, field), limit)
-        # In Python a bool is an int; in JSON, which every other client reads, it is not a number.
+        # A bool is an int in Python, but `true` in JSON.
         if type(self.sent_at) is not int or not 0 <= self.sent_at <= MAX_SAFE_INTEGER:
             raise Malformed(f"a message's sent_at is UNIX time in milliseconds, not {self.sent_at!r}")
 
@@ -118,7 +118,8 @@ class Entry:
     def follows(self, position: Position | None) -> bool:
         """Return True if a reader that has every entry up to `position` misses nothing before this entry.
 
-        This is the one rule for gaps. A reader without a position (None) cannot miss anything.
+        This is the one rule for gaps. An entry with prev 5-0 follows 5-0, and 7-0, a position that the reader may have
+        from elsewhere; it does not follow 4-0. A reader without a position (None) cannot miss anything.
         """
         return position is None or self.prev <= position
 

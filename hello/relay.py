@@ -12,8 +12,9 @@ from hello.hub import Hub
 from hello.message import Position
 from hello.metrics import Metrics
 
-# Bytes of frames between two notifications of the clients. It is less, by a typical message, than what a client takes
-# at once: so a client that is caught up gets each piece in one write, and stays caught up when much is published.
+# Bytes of frames after which the clients are notified. One poll of the hub returns at most about BLOCK_BYTES: a client
+# that has caught up gets the frames of one notification by one poll, in one write, and stays caught up when much is
+# published. The margin is for the message that exceeds the limit; a longer message costs a second write.
 FLUSH_BYTES = BLOCK_BYTES - 512
 
 
@@ -26,11 +27,11 @@ async def relay(
 ) -> None:
     """Append the entries of the batches to the hub, and notify its clients, without an end.
 
-    `batches` resumes after the head of the hub, however often the channel is lost. The actor has started once it has
-    appended every entry that the channel kept.
+    The caller gives `batches` that resume after the head of the hub when the channel was lost. The actor has started
+    once it has appended every entry that the channel kept.
     """
     started = False
-    position: Position | None = None  # of the last entry received
+    position: Position | None = None  # of the last entry received, which the hub may have dropped as a copy
     async for batch in batches:
         unsent = 0  # bytes of frames appended since the last notification
         for entry in batch:
@@ -43,10 +44,10 @@ async def relay(
                 await anyio.lowlevel.checkpoint()
             if (relayed := hub.append(entry)) is not None:
                 unsent += len(relayed.frame.json)
-                if started:  # the history is not counted: it was relayed before
+                if started:  # earlier relays have counted the history
                     metrics.relayed.inc()
                     metrics.relay_seconds.observe(max(0, relayed.relayed_at - relayed.message.sent_at) / 1000)
         hub.notify_all()
-        if not batch and not started:
+        if not batch and not started:  # the first empty batch: the subscription has caught up
             started = True
             task_status.started()

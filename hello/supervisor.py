@@ -1,7 +1,7 @@
 """Supervision of a channel: its status for one actor, and a subscription that survives losses.
 
-A lost channel is retried without end. Any other error is raised, and ends the process. This file must not know actors
-or clients: it stands between an actor and the channel.
+A lost channel is retried without end. Any other error is raised, and ends the process. This file must not know what an
+actor does, or who the clients are.
 """
 
 import logging
@@ -21,28 +21,25 @@ class ChannelStatus:
     """Whether the channel replies to one actor, for the log, the metrics and, by `on_change`, for the clients."""
 
     def __init__(self, actor: str, metrics: Metrics, on_change: Callable[[bool], None] = lambda up: None) -> None:
-        self.up = False
+        self.up: bool | None = None  # None until the first reply or failure
         self._actor = actor
         self._on_change = on_change
         self._gauge = metrics.channel_up.labels(actor)
         self._last_reply = self._last_change = anyio.current_time()
-        self._loss_logged = False
         metrics.channel_last_reply_age.labels(actor).set_function(lambda: anyio.current_time() - self._last_reply)
 
     def replied(self) -> None:
-        """Record that the channel has replied to this actor, with or without news."""
+        """Record that the channel has replied to this actor, if only by an empty batch."""
         self._last_reply = anyio.current_time()
+        if self.up is False:
+            log.info("%s: channel back after %.1f s", self._actor, self._last_reply - self._last_change)
         if not self.up:
-            if self._loss_logged:
-                log.info("%s: channel back after %.1f s", self._actor, self._last_reply - self._last_change)
             self._set(up=True)
 
     def lost(self, reason: ChannelLost) -> None:
         """Record a failed attempt; only the first one after a reply is logged."""
-        if self.up or not self._loss_logged:
-            self._loss_logged = True
+        if self.up is not False:
             log.warning("%s: channel lost, retrying until it is back: %s", self._actor, reason)
-        if self.up:
             self._set(up=False)
 
     def _set(self, *, up: bool) -> None:

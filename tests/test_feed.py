@@ -236,7 +236,24 @@ def test_cached_block_expires(meanwhile: Step) -> None:
         pass
 
 
-def follow(feed: Feed, start: Position) -> list[Pending]:
+@pytest.mark.parametrize("kept", [1, 2, 9])
+def test_restored_channel(kept: int) -> None:
+    """A channel restored from an older snapshot names an old predecessor: no client gets a false gap or misses one."""
+    feed = Feed(history=kept, instance="relay-1")
+    for number, prev in ((1, 0), (2, 1), (3, 2), (4, 1), (5, 4)):
+        feed.append(Entry(Position(number, 0), Position(prev, 0), Message(str(number), "x", "b", 0)))
+
+    def kinds(start: Position | int) -> list[str]:
+        return [plain(frame).get("id", plain(frame)["type"]) for each in follow(feed, start) for frame in each.frames]
+
+    newest = [str(number) for number in range(6 - kept if kept < 5 else 1, 6)]
+    assert kinds(9) == newest
+    assert kinds(1) == ["5"]
+    assert kinds(Position(3, 0)) == (["gap", "5"] if kept == 1 else ["4", "5"])
+    assert kinds(Position(1, 0)) == (newest[1:] if kept == 9 else ["gap", *newest])
+
+
+def follow(feed: Feed, start: Position | int) -> list[Pending]:
     """Return all that a client gets from there, but for the welcome."""
     blocks, cursor = [], feed.cursor_at(start)
     while (pending := feed.poll(cursor)) is not None:

@@ -1,15 +1,17 @@
-"""The channel, a log with positions: its methods and its promises. It must not know actors; each backend has its file.
+"""The channel, a log with positions: its methods and its promises. Each backend has a file of its own.
 
 Nine promises, each a check of that name in `hello.testing.check_channel`, which every backend passes:
 
 order    all subscribers receive the entries in one and the same order
 seam     a subscriber from position p receives every kept entry after p, then the new ones: none missing, none twice
-gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently
+         where the two meet
+gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently,
+         as long as any connected process remembers the lost entries
 once     publishing a message again (same id) adds nothing and returns the first position, within the last `history`
 ready    once `subscribe` has been entered, every entry published afterwards is received
 bounded  a channel keeps exactly its last `history` entries, however slow its readers are
-leader   one holder at a time has the lease, until it releases the lease or has not renewed it for LEASE_SECONDS; a
-         message published by any other holder is refused (Fenced)
+leader   at most one process at a time has the lease, until it releases the lease or has not renewed it for
+         LEASE_SECONDS; a new message of any other process is refused (Fenced)
 outage   while the backend is away or refuses, publish and subscription raise ChannelLost within seconds
 leave    leaving a subscription frees everything that it held, on error and cancellation too
 """
@@ -24,7 +26,8 @@ from hello.message import Entry, Message, Position
 SCHEMES = ("memory", "redis", "rediss")  # of the URLs that `open_channel` accepts
 
 HEARTBEAT_SECONDS = 2.0  # between two batches of a quiet subscription: an empty batch proves that the backend replies
-LEASE_SECONDS = 3.0  # how long a leader that died blocks the others: two of its renewals, one a second, may be late
+# A leader that died blocks the others for so long. A living one, which renews every second, may miss two renewals.
+LEASE_SECONDS = 3.0
 MAX_BATCH = 1000  # entries: a reader that is far behind does not block the event loop
 
 Batch = list[Entry]
@@ -35,16 +38,20 @@ class ChannelLost(Exception):
 
 
 class Fenced(Exception):
-    """The message was not accepted, since its holder does not have the lease."""
+    """The message was not accepted, since the process that published it does not have the lease."""
 
 
 class Channel(Protocol):
-    """A way to publish, a way to subscribe to what is published, and a lease for the one process that publishes."""
+    """A way to publish, a way to subscribe to what is published, and a lease for the one process that publishes.
+
+    `holder` is the name under which a process acquires the lease.
+    """
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         """Append the message and return its position; a message whose id is known is not appended again.
 
-        With a `holder`, only if this holder has the lease at that moment; None publishes without the lease.
+        With a `holder`, a new message is appended only if this holder has the lease at that moment. With None it is
+        appended without a lease.
 
         Raises ChannelLost if it is not certain that the message was accepted: publish the very same message again.
         Raises Fenced if the message certainly was not accepted, since the holder does not have the lease.
@@ -69,8 +76,8 @@ class Channel(Protocol):
         """Subscribe to the entries after a position; None starts at the oldest kept entry.
 
         The context manager gives an iterator without an end. Each batch has the entries that came since the last one,
-        in order, at most MAX_BATCH. A batch is empty once as soon as the reader has caught up, and then every
-        HEARTBEAT_SECONDS in which nothing comes. The reader finds losses itself, by `Entry.follows`.
+        in order, at most MAX_BATCH. The first time that the reader has caught up it gets one empty batch; after that,
+        an empty batch after every HEARTBEAT_SECONDS without an entry. The reader finds losses by `Entry.follows`.
 
         Raises ChannelLost on entering and on iterating.
         """

@@ -12,10 +12,10 @@ from hello.message import ORIGIN, Entry, Message, Position, now_ms
 
 
 class MemoryChannel:
-    """A channel with the promises of `hello.channel`, on asyncio and on trio, in real and in virtual time."""
+    """A channel with the promises of `hello.channel`, on asyncio and on trio; tests run it in virtual time."""
 
     def __init__(self, history: int, high_watermark: Position = ORIGIN) -> None:
-        """Keep `history` entries. Positions start above `high_watermark`, the last one of an earlier channel."""
+        """Keep `history` entries, at positions above `high_watermark`: a test may let one channel continue another."""
         self._log: Log[Entry] = Log(history)
         self._high_watermark = high_watermark
         self._changed = anyio.Event()
@@ -25,7 +25,7 @@ class MemoryChannel:
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         await anyio.lowlevel.checkpoint()
         if (known := self._log.find(message.id)) is not None:
-            return known
+            return known  # also to a process without the lease: its first attempt was accepted, and the reply lost
         if holder is not None and holder != self._current_holder():
             raise Fenced
         prev = self._log.head or self._high_watermark
