@@ -1,7 +1,7 @@
-# The image hello:dev: one program for every actor and every deployment shape. What a container runs is said by
-# HELLO_* variables alone. It must not know of Kubernetes, Redis or a cluster.
+# The image hello:dev: one program for every actor and every deployment shape. HELLO_* variables set what a container
+# runs. The image must not know about Kubernetes, Redis or a cluster.
 #
-# Only what every builder understands: no build arguments, no mounts, no second registry.
+# This file uses only what every builder supports: no build arguments, no mounts, no second registry.
 
 FROM python:3.13-slim AS build
 
@@ -10,14 +10,15 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 WORKDIR /src
 
-# Without pip: the base's own pip installs into it, and the image that runs needs none.
+# The environment has no pip: the base's pip installs into it, and the final image needs none.
 RUN python3 -m venv --without-pip /opt/hello
 
-# Dependencies first: their layer is rebuilt only when the lock changes. Wheels only, since there is no compiler here.
+# Dependencies come first, so that their layer is rebuilt only when the lock changes. The base has no compiler, so that
+# only wheels can be installed.
 COPY requirements.lock ./
 RUN pip --python /opt/hello/bin/python install --only-binary :all: --require-hashes -r requirements.lock
 
-# What builds is locked as well, and stays behind in an environment of its own.
+# The build tools are locked too. Their environment does not reach the final image.
 COPY build.lock ./
 RUN python3 -m venv --without-pip /opt/build && \
     pip --python /opt/build/bin/python install --only-binary :all: --require-hashes -r build.lock
@@ -27,8 +28,8 @@ COPY hello ./hello
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /dist && \
     pip --python /opt/hello/bin/python install --no-deps --no-index /dist/hello-*.whl
 
-# The Python packages of the image as a CycloneDX list: names, versions and licences, for scanners and for people. What
-# Debian brings is the base's, and known to its own package manager.
+# A CycloneDX list of the image's Python packages, with versions and licences, for scanners and for people. Debian's
+# packages are listed by the package manager of the base.
 RUN /opt/build/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
     --output-file /opt/hello/sbom.cdx.json /opt/hello/bin/python
 
@@ -36,10 +37,10 @@ RUN /opt/build/bin/cyclonedx-py environment --pyproject pyproject.toml --output-
 FROM python:3.13-slim
 
 LABEL org.opencontainers.image.title="hello" \
-      org.opencontainers.image.description="Says Hello world at random moments, live in every open browser." \
+      org.opencontainers.image.description="Broadcasts Hello world at random intervals, live in every open browser." \
       org.opencontainers.image.licenses="MIT"
 
-# Inside a container the loopback address reaches nobody: both servers listen on every address.
+# Nobody outside a container can reach its loopback address: both servers listen on every address.
 ENV PATH="/opt/hello/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
     HELLO_HOST=0.0.0.0 \
@@ -47,12 +48,12 @@ ENV PATH="/opt/hello/bin:$PATH" \
 
 COPY --from=build /opt/hello /opt/hello
 
-# pip compiled our packages; the base has dropped the standard library's bytecode, and a read-only root can keep none,
-# so that without this every start would compile it anew.
+# pip has compiled our packages. The base has no bytecode of the standard library, and a read-only root cannot cache it:
+# without this step every start would compile the library again.
 RUN python3 -m compileall -q -x '/(site-packages|dist-packages|ensurepip|idlelib|lib2to3|pydoc_data|test|tkinter|turtledemo)/' \
     "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 
-# A number, so that Kubernetes can see that it is not root.
+# The user is a number, so that Kubernetes can check `runAsNonRoot`.
 USER 10001:10001
 
 EXPOSE 8000 8001

@@ -1,14 +1,14 @@
-# Sourced by the scripts beside it: which cluster they speak to, how they ask it, and how they fail.
-# It must not know the shapes, nor what is deployed. For bash 3.2 (macOS) and newer.
+# The scripts beside this file source it: it names the cluster, calls minikube and kubectl for that cluster, and prints
+# errors. It must not know the shapes, nor what is deployed. It needs bash 3.2 (macOS) or newer.
 # shellcheck shell=bash
 
-# Minikube's profile is the name of kubectl's context as well.
+# kubectl's context has the same name as Minikube's profile.
 profile=${MINIKUBE_PROFILE:-minikube}
 
-# The name in full: not every container runtime completes a short one.
+# The name is complete, since not every container runtime expands a short name.
 image=docker.io/library/hello
 
-say() {
+log() {
   printf '%s\n' "$@"
 }
 
@@ -17,7 +17,7 @@ die() {
   exit 1
 }
 
-# Every call names its cluster: the context that happens to be current may be anybody's.
+# Every call names its cluster, since kubectl's current context may be any other cluster.
 cluster() {
   minikube -p "$profile" "$@"
 }
@@ -26,15 +26,15 @@ kube() {
   kubectl --context "$profile" "$@"
 }
 
-# require_cluster: returns when Minikube runs and kubectl's context is Minikube's; ends the script otherwise.
+# require_cluster: returns if Minikube runs and kubectl's context points at it; ends the script otherwise.
 require_cluster() {
   local tool status
   for tool in minikube kubectl curl; do
     command -v "$tool" >/dev/null ||
-      die "$tool is missing: install it and put it on the PATH (README.md, Prerequisites)."
+      die "$tool is missing: install it and put it on the PATH (deploy/README.md, Prerequisites)."
   done
 
-  # The exit code says no more than that something is wrong; the words say what. Other output may stand around them.
+  # The exit code shows only that something is wrong; the status shows what. Minikube may print other lines around it.
   status=$(cluster status --format '{{.Host}}/{{.APIServer}}/{{.Kubeconfig}}' 2>/dev/null) || true
   case $status in
     *Running/Running/Configured*) ;;
@@ -51,7 +51,7 @@ require_cluster() {
       die "Minikube '$profile' is stopped: run 'minikube start -p $profile'."
       ;;
     *)
-      die "there is no Minikube '$profile': run 'minikube start -p $profile', or name yours in MINIKUBE_PROFILE."
+      die "there is no Minikube '$profile': run 'minikube start -p $profile', or set MINIKUBE_PROFILE."
       ;;
   esac
 
@@ -59,13 +59,13 @@ require_cluster() {
     die "kubectl does not reach Minikube '$profile': run 'minikube update-context -p $profile'."
 }
 
-# image_names prints the full name of each of our images that the cluster holds, one a line.
+# image_names: prints the complete name of each image of hello in the cluster, one per line.
 image_names() {
   cluster image ls | awk -v name="$image:" 'index($0, name) == 1'
 }
 
-# image_id NAME prints the id behind the full name, and nothing where there is none. Nodes that built the image each for
-# themselves may hold different ones: then it prints them all, in one order.
+# image_id NAME: prints the id of the image with this complete name, and nothing if there is none. Each node builds the
+# image for itself, so that the ids may differ between nodes: then it prints all ids, sorted, on one line.
 image_id() {
   cluster image ls --format json | tr -d '\n' | tr '{' '\n' |
     awk -v name="\"$1\"" 'index($0, name) && match($0, /"id": *"[^"]*"/) {

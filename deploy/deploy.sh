@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a checkout to a URL that works, on Minikube. What is deployed stands in ../kustomize.
+# Builds the image, deploys ../kustomize to Minikube and prints a URL that works.
 set -euo pipefail
 
-# Not by the user's CDPATH, which may know another folder of this name.
+# CDPATH is empty here: the user's own may lead `cd` to another folder of this name.
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/cluster.sh
 . "$here/cluster.sh"
@@ -13,10 +13,10 @@ Usage: deploy/deploy.sh [split|combined]
 
 Builds the image, deploys it to Minikube, waits until it works and prints the URL to open.
 
-  split     the broadcaster in a pod of its own, and two relays (the default)
+  split     one pod runs the broadcaster, two pods run a relay (the default)
   combined  one pod runs both
 
-Run it again after a change, or with the other shape: what runs is updated, and open pages miss nothing.
+Run it again after a change, or to switch the shape: it updates what runs, and open pages miss nothing.
 
   MINIKUBE_PROFILE  the cluster's name; default: minikube
 END
@@ -33,7 +33,8 @@ hello() {
   kube -n hello "$@"
 }
 
-# create_password: a password for Redis. On standard input, since other users can read a command line.
+# create_password: creates the Secret with a random password for Redis. kubectl reads the Secret from standard input,
+# since other users of this machine can read a command line.
 create_password() {
   local password
   password=$(od -An -N 24 -t x1 /dev/urandom | tr -d ' \n')
@@ -48,17 +49,18 @@ stringData:
 END
 }
 
-# wait_for WORKLOAD SECONDS: returns when it is rolled out; otherwise shows why not and ends the script.
+# wait_for WORKLOAD SECONDS: returns once the workload is rolled out; after that time prints pods, events and logs, and
+# ends the script.
 wait_for() {
   local pod
   hello rollout status "$1" --timeout="$2s" && return
   {
-    say '' 'Pods:'
+    log '' 'Pods:'
     hello get pods -o wide
-    say '' 'Events:'
+    log '' 'Events:'
     hello get events --sort-by=.lastTimestamp | tail -n 20
     for pod in $(hello get pods -o name); do
-      say '' "Log of $pod:"
+      log '' "Log of $pod:"
       hello logs "$pod" --tail=40 || true
       hello logs "$pod" --tail=40 --previous 2>/dev/null || true
     done
@@ -66,11 +68,11 @@ wait_for() {
   die "$1 did not become ready within $2 s: see above."
 }
 
-# works URL: succeeds when the page answers there and a WebSocket can be opened, whatever the user's ~/.curlrc says.
+# works URL: succeeds if the page answers at the URL and a WebSocket opens. It ignores the user's ~/.curlrc (-q).
 works() {
   local headers
   curl -q --noproxy '*' --silent --fail --max-time 5 --output /dev/null "$1/" || return
-  # curl waits for what the open WebSocket brings until its time is out: that is no error.
+  # curl reads from the open WebSocket until --max-time ends it: that is no error.
   headers=$(
     curl -q --noproxy '*' --silent --http1.1 --max-time 3 --output /dev/null --dump-header - \
       -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
@@ -82,22 +84,23 @@ works() {
 require_cluster
 "$here/build-images.sh"
 
-# Read before anything changes: new pods start from the new image and with the password by themselves.
+# The script reads both before it changes anything: a restart is for pods that run already, since a new pod starts with
+# the new image and the password.
 already_there=$(hello get deployments,statefulsets -o name)
 new_image=$(image_id "$image:dev")
 
-say "Deploying the shape '$shape' ..."
+log "Deploying the shape '$shape' ..."
 kube apply -f "$here/../kustomize/base/namespace.yaml"
 
 password=$(hello get secret redis-password --ignore-not-found -o name)
 [ -n "$password" ] || create_password
 
-# The image that was deployed last is noted at the namespace once it works.
+# An annotation of the namespace holds the id of the image that was last rolled out completely.
 old_image=$(kube get namespace hello -o jsonpath='{.metadata.annotations.hello/image-id}')
 kube apply -k "$here/../kustomize/overlays/$shape"
 
-# Kubernetes sees neither a new image behind the same tag nor a Secret that is new. Right after the apply: where the
-# shape is new as well, a pod that the apply has started is replaced before it counts as ready, and browsers move once.
+# Kubernetes restarts no pod for a new image behind the same tag, nor for a new Secret. The restart follows the apply
+# directly: if the shape changes too, the pods of the apply are replaced before they are ready, and clients move once.
 if [ -n "$already_there" ]; then
   if [ -z "$password" ]; then
     hello rollout restart statefulset/redis deployment/relay deployment/broadcaster
@@ -106,21 +109,21 @@ if [ -n "$already_there" ]; then
   fi
 fi
 
-# Redis first, with time to pull its image: the others are ready only once they have reached it.
+# Redis is first, with time to pull its image: the other pods are ready only once they have reached Redis.
 wait_for statefulset/redis 300
 wait_for deployment/broadcaster 180
 wait_for deployment/relay 180
 kube annotate namespace hello --overwrite "hello/image-id=$new_image" >/dev/null
 
-# Where the driver needs a tunnel, `minikube service` prints the URL and stays; elsewhere it prints the URL and exits. A
-# process group of its own (set -m), so that the ssh behind a tunnel ends with it.
+# `minikube service` prints the URL and exits, but if the driver needs a tunnel, it prints the URL and keeps running.
+# `set -m` gives it a process group of its own, so that close_tunnel also ends the ssh that holds the tunnel.
 output=$(mktemp "${TMPDIR:-/tmp}/hello-url.XXXXXX")
 set -m
 cluster service hello -n hello --url >"$output" 2>&1 </dev/null &
 service=$!
 set +m
 close_tunnel() {
-  exec 2>/dev/null # bash would report the end of the job
+  exec 2>/dev/null # otherwise bash reports the end of the job
   { kill -- "-$service" && wait "$service"; } || true
   rm -f "$output"
 }
@@ -129,13 +132,13 @@ trap close_tunnel EXIT
 url=
 deadline=$((SECONDS + 60))
 while [ -z "$url" ]; do
-  # Asked in this order, or a URL printed in between would be missed.
+  # The order matters: a URL that is printed between the two commands is still found.
   running=$(kill -0 "$service" 2>/dev/null && echo yes) || true
   url=$(sed -n 's#.*\(http://[^ ]*:[0-9][0-9]*\).*#\1#p' "$output" | sed -n 1p)
   if [ -z "$url" ]; then
     if [ -z "$running" ] || [ $SECONDS -ge $deadline ]; then
       cat "$output" >&2
-      die "hello is deployed, but 'minikube service hello -n hello --url -p $profile' gave no URL: see above."
+      die "hello is deployed, but 'minikube service hello -n hello --url -p $profile' printed no URL: see above."
     fi
     sleep 0.2
   fi
@@ -143,14 +146,14 @@ done
 
 deadline=$((SECONDS + 30))
 until works "$url"; do
-  [ $SECONDS -lt $deadline ] || die "hello is deployed, but $url does not answer with the page and its stream."
+  [ $SECONDS -lt $deadline ] || die "hello is deployed, but the page or the WebSocket does not open at $url."
   sleep 1
 done
 
 if kill -0 "$service" 2>/dev/null; then
   trap 'exit 0' INT
-  say "Keep this terminal open: it holds the tunnel. Ctrl-C closes the tunnel, and hello goes on. Open:" "$url"
+  log "Keep this terminal open: it holds the tunnel. Ctrl-C closes the tunnel; hello keeps running. Open:" "$url"
   wait "$service" ||
     die "minikube closed the tunnel; run 'minikube service hello -n hello --url -p $profile' for a new one."
 fi
-say "hello runs in the shape '$shape'. Open:" "$url"
+log "hello runs in the shape '$shape'. Open:" "$url"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Removes from Minikube all that the other scripts made. Where nothing is left to remove, that is fine.
+# Removes from Minikube everything that the other scripts created. It may run again when nothing is left.
 set -euo pipefail
 
-# Not by the user's CDPATH, which may know another folder of this name.
+# CDPATH is empty here: the user's own may lead `cd` to another folder of this name.
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/cluster.sh
 . "$here/cluster.sh"
@@ -11,7 +11,7 @@ usage() {
   cat <<'END'
 Usage: deploy/undeploy.sh
 
-Removes hello from Minikube: the namespace with all in it, Redis's data and password included, and the images.
+Removes hello from Minikube: the namespace, Redis's data and password, and the images.
 
   MINIKUBE_PROFILE  the cluster's name; default: minikube
 END
@@ -26,16 +26,16 @@ esac
 require_cluster
 
 kube delete namespace hello --ignore-not-found --timeout=180s ||
-  die "the namespace is not gone after 180 s: 'kubectl --context $profile get all -n hello' shows what holds it."
+  die "the namespace still exists after 180 s: see 'kubectl --context $profile get all -n hello'."
 
-# One by one, asking again each time: some runtimes remove every name of an image with its first.
+# The script lists the names again after each removal: some runtimes remove all names of an image with the first one.
 name=$(image_names | sed -n 1p)
 while [ -n "$name" ]; do
   cluster image rm "$name" || true
   next=$(image_names | sed -n 1p)
   [ "$next" != "$name" ] ||
-    die "hello is gone, but its image $name could not be removed: run this again in a minute, when no pod has it."
+    die "hello is removed, but its image $name is not: run this again in a minute, when no pod uses the image."
   name=$next
 done
 
-say "Nothing of hello is left in Minikube '$profile'."
+log "Nothing of hello is left in Minikube '$profile'."

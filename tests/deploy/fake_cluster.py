@@ -1,7 +1,7 @@
-"""Plays minikube and kubectl for the scripts in deploy/: its first argument says which of them.
+"""A fake minikube and kubectl for the tests of deploy/*.sh: the first argument is the name of the program.
 
-Its cluster is one JSON file, named by STAND_IN, that a test writes before and reads after. It knows nothing of what the
-scripts are for, and plays only as much of each command as they use, the traps included.
+A test writes the fake cluster to a JSON file before a script runs and reads the file afterwards; FAKE_CLUSTER holds the
+file's path. The fake supports only the commands that the scripts use, with the faults that minikube really has.
 """
 
 # ruff: noqa: T201 # a command prints
@@ -16,26 +16,26 @@ from typing import Any
 
 Cluster = dict[str, Any]
 
-STAYS = -1  # a tunnel ends when it is told to
+KEEPS_RUNNING = -1  # instead of an exit code: a tunnel runs until a signal ends it
 
-# A cluster that runs and holds nothing. A test changes what its story needs.
+# A cluster that runs and is empty. A test changes the fields that it needs.
 FRESH: Cluster = {
-    "calls": [],  # what was called, word by word
-    "status": "Running/Running/Configured",  # host, API server, kubectl's context; empty: no such cluster
+    "calls": [],  # each call as a list of words
+    "status": "Running/Running/Configured",  # host, API server, kubectl's context; empty if there is no cluster
     "reachable": True,
-    "source": "first",  # what the checkout holds: another source is another image
+    "source": "first",  # the content of the checkout: another source gives an image with another id
     "build_works": True,
-    "tags_move": True,  # containerd: no
-    "removable": True,  # a container that has ended may still hold its image
-    "json": "compact",  # how `image ls --format json` writes it: compact, indented or odd (without the ids)
+    "tags_move": True,  # False as on containerd, where `image tag` leaves an existing tag unchanged
+    "removable": True,  # False if a stopped container still uses the image
+    "json": "compact",  # the layout of `image ls --format json`: compact, indented or without_ids
     "images": {},  # name: id
-    "objects": [],  # workloads that run
-    "secret": "",  # what `kubectl create` was given
-    "noted_image": "",  # the annotation at the namespace
+    "objects": [],  # the workloads that run
+    "secret": "",  # the input of `kubectl create`
+    "image_annotation": "",  # of the namespace
     "rollout_works": True,
-    "url": "",  # what `minikube service --url` prints
-    "tunnel": False,  # whether it then stays
-    "tunnel_seconds": 120,  # how long, if nobody ends it: longer than a test waits
+    "url": "",  # the output of `minikube service --url`
+    "tunnel": False,  # True if `minikube service` then keeps running
+    "tunnel_seconds": 120,  # until the tunnel ends by itself: longer than a test waits
 }
 
 
@@ -49,7 +49,7 @@ def minikube(cluster: Cluster, words: list[str]) -> int:
             if cluster["build_works"]:
                 images[tag] = f"the id of the {cluster['source']}"
             else:
-                print("ERROR: failed to solve: the build says why", file=sys.stderr)
+                print("ERROR: failed to solve", file=sys.stderr)
         case ["image", "tag", name, new]:
             if cluster["tags_move"] or new not in images:
                 images[new] = images[name]
@@ -57,13 +57,13 @@ def minikube(cluster: Cluster, words: list[str]) -> int:
             print("Error response from daemon: conflict: a stopped container uses it", file=sys.stderr)
             return 1
         case ["image", "rm", name]:
-            # containerd removes every name of the image with it.
-            gone = [name] if cluster["tags_move"] else [other for other in images if images[other] == images[name]]
-            for each in gone:
+            # containerd removes all names of the image.
+            removed = [name] if cluster["tags_move"] else [other for other in images if images[other] == images[name]]
+            for each in removed:
                 del images[each]
         case ["image", "ls", "--format", "json"]:
             ids = dict.fromkeys(images.values())
-            key = "digest" if cluster["json"] == "odd" else "id"
+            key = "digest" if cluster["json"] == "without_ids" else "id"
             rows = [{key: i, "repoTags": [name for name in images if images[name] == i]} for i in ids]
             print(json.dumps(rows, indent=2 if cluster["json"] == "indented" else None))
         case ["image", "ls"]:
@@ -71,14 +71,14 @@ def minikube(cluster: Cluster, words: list[str]) -> int:
         case ["service", *_]:
             print(cluster["url"], flush=True)
             if cluster["tunnel"]:
-                return STAYS
+                return KEEPS_RUNNING
         case _:
-            return unknown(words)
+            return unsupported(words)
     return 0
 
 
 def kubectl(cluster: Cluster, words: list[str]) -> int:
-    # The script's own kubectl may name a namespace as well.
+    # Some calls name a namespace too.
     match words[4:] if words[2] == "-n" else words[2:]:  # after --context CONTEXT
         case _ if not cluster["reachable"]:
             return 1
@@ -89,7 +89,7 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
         case ["apply", "-k", path] if Path(path).is_dir():
             cluster["objects"] = ["statefulset/redis", "deployment/relay", "deployment/broadcaster"]
         case ["annotate", "namespace", "hello", "--overwrite", annotation]:
-            cluster["noted_image"] = annotation.partition("=")[2]
+            cluster["image_annotation"] = annotation.partition("=")[2]
         case ["get", "deployments,statefulsets", *_]:
             print("\n".join(cluster["objects"]))
         case ["get", "secret", *_]:
@@ -97,7 +97,7 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
         case ["create", *_]:
             cluster["secret"] = sys.stdin.read()
         case ["get", "namespace", *_]:
-            print(cluster["noted_image"])
+            print(cluster["image_annotation"])
         case ["get", "pods", "-o", "name"]:
             print("pod/relay-1")
         case ["get", "pods" | "events" as what, *_]:
@@ -109,20 +109,20 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
         case ["rollout", "restart", *_]:
             pass
         case ["delete", "namespace", *_]:
-            cluster |= {"objects": [], "secret": "", "noted_image": ""}
+            cluster |= {"objects": [], "secret": "", "image_annotation": ""}
         case _:
-            return unknown(words)
+            return unsupported(words)
     return 0
 
 
-def unknown(words: list[str]) -> int:
-    print("the stand-in does not know:", *words, file=sys.stderr)
+def unsupported(words: list[str]) -> int:
+    print("the fake cluster does not support:", *words, file=sys.stderr)
     return 99
 
 
 def main() -> int:
     name, *words = sys.argv[1:]
-    with Path(os.environ["STAND_IN"]).open("r+") as file:
+    with Path(os.environ["FAKE_CLUSTER"]).open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         cluster = json.load(file)
         cluster["calls"].append([name, *words])
@@ -130,7 +130,7 @@ def main() -> int:
         file.seek(0)
         file.truncate()
         json.dump(cluster, file)
-    if code == STAYS:
+    if code == KEEPS_RUNNING:
         signal.alarm(cluster["tunnel_seconds"])
         signal.pause()
     return code
