@@ -1,4 +1,4 @@
-"""Where the deployment's tests find the programs that they run. It knows none of the tests."""
+"""Finds the programs that the tests and the linters run."""
 
 import shutil
 import sys
@@ -7,14 +7,18 @@ from pathlib import Path
 from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]
+INSTALL = "pip install -e '.[test]'"
+KUBERNETES_VERSIONS = ("1.30", "1.37")  # the oldest and the newest that the manifests support
 
 
-def tool(name: str, install: str = "pip install '.[test]'") -> str:
-    """The path of a program, from the PATH or from beside the Python that runs the tests.
+def find(name: str) -> str | None:
+    """The path of a program on the PATH, or else beside the Python that runs; None if there is none."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
-    Where there is none the test is skipped, and in CI it fails; `install` says how to get it.
-    """
-    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+def tool(name: str, install: str = INSTALL) -> str:
+    """The path of a program. If there is none, the test is skipped, or fails in CI; `install` is the remedy."""
+    found = find(name)
     if found is None:
         missing(f"no {name}: {install}")
         raise AssertionError
