@@ -1,10 +1,9 @@
-"""On a real cluster: watchers stay attached while pods are switched, restarted, evicted, deleted and scaled.
+"""Proves on a real cluster that clients miss nothing: `python -m tests.deploy.cluster CONTEXT URL`.
 
-`python -m tests.deploy.cluster CONTEXT URL`
-
-It wants the shape split deployed, at a URL that outlives each pod (a NodePort, not a port-forward), and leaves it so;
-it changes nothing outside the namespace. It knows the clients as `hello watch`, and the channel by its redis-cli. Exit
-code 0: every watcher was shown every message that Redis accepted meanwhile, once and in order.
+While clients (`hello watch`) are connected, it switches the shape and restarts, evicts, deletes and scales pods. Exit
+code 0: every client showed each message that Redis accepted meanwhile, once and in order. The shape `split` has to be
+deployed, and is deployed again at the end; nothing outside the namespace changes. The URL has to outlive each pod: a
+NodePort does, a port-forward does not.
 """
 
 import argparse
@@ -21,52 +20,52 @@ from typing import Any, Self
 
 from hello.message import ORIGIN, Position
 
-CLIENTS = 40  # a Python process of some 40 MB each
+CLIENTS = 40  # each is a Python process of 40 MB
 ROLLOUT = "180s"  # with time to pull an image
-SECONDS = 120.0  # for anything else: a pod takes up to 45 s to end, and a message comes within 10 s
-LOOK_SECONDS = 0.5
+SECONDS = 120.0  # for anything else: a pod stops within 45 s, and a message comes within 10 s
+POLL_SECONDS = 0.5
 OVERLAYS = Path(__file__).parents[2] / "kustomize" / "overlays"
 WORKLOADS = ("statefulset/redis", "deployment/broadcaster", "deployment/relay")
 
 
 class Cluster:
-    """The namespace hello of the cluster that kubectl's context names."""
+    """The namespace hello of the cluster in this context of kubectl."""
 
     def __init__(self, context: str) -> None:
         self._context = context
 
-    def kubectl(self, *words: str | Path, given: str | None = None) -> str:
-        """What kubectl answers. Raises subprocess.CalledProcessError where it fails, and has said why on stderr."""
+    def kubectl(self, *words: str | Path, stdin: str | None = None) -> str:
+        """What kubectl prints. Raises subprocess.CalledProcessError if it fails; the reason is then on stderr."""
         command = ["kubectl", "--context", self._context, "--namespace", "hello", *words]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, input=given, text=True).stdout
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, input=stdin, text=True).stdout
 
     def settle(self) -> None:
-        """Return once all is rolled out, every pod is ready, and none is on its way out any more."""
+        """Return once every workload is rolled out, all pods are ready, and none is terminating."""
         for workload in WORKLOADS:
             self.kubectl("rollout", "status", workload, f"--timeout={ROLLOUT}")
-        wait_until(self._is_settled, "pods are not what they should be")
+        wait_until(self._is_settled, "some pods are missing, not ready or still terminating")
 
     def pods(self) -> list[str]:
         return [pod["metadata"]["name"] for pod in self._list("pods")]
 
     def evict(self, pod: str) -> None:
-        """As a drain of its node does; what a disruption budget does not allow yet is asked for again."""
+        """Evict a pod, as a drain of its node does; try again while the disruption budget does not allow it."""
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": "hello"}}
         path = f"/api/v1/namespaces/hello/pods/{pod}/eviction"
 
         def is_allowed() -> bool:
             try:
-                self.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
+                self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
             except subprocess.CalledProcessError:
                 return False
             return True
 
-        wait_until(is_allowed, f"{pod} may not be evicted")
+        wait_until(is_allowed, f"the eviction of {pod} is not allowed")
 
     def accepted(self) -> list[Position]:
-        """The position of each message that Redis has."""
-        answer = self.kubectl("exec", "redis-0", "--", "redis-cli", "-e", "--json", "XRANGE", "hello", "-", "+")
-        return [Position.parse(entry[0]) for entry in json.loads(answer)]
+        """The position of each message in Redis."""
+        output = self.kubectl("exec", "redis-0", "--", "redis-cli", "-e", "--json", "XRANGE", "hello", "-", "+")
+        return [Position.parse(entry[0]) for entry in json.loads(output)]
 
     def _is_settled(self) -> bool:
         pods = self._list("pods")
@@ -79,13 +78,13 @@ class Cluster:
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
-    """Whether it serves, and will go on: kubectl counts one that is told to end as ready for a while."""
+    """True if the pod is ready and not terminating: a terminating pod has the condition Ready for a while."""
     conditions = {condition["type"]: condition["status"] for condition in pod["status"].get("conditions", [])}
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
-class Watcher:
-    """`hello watch`, and what it has been shown. Leaving its `with` ends it, if it has not ended."""
+class Client:
+    """A process of `hello watch`. Leaving its `with` kills the process."""
 
     def __init__(self, url: str, output: Path) -> None:
         self._output = output
@@ -101,36 +100,36 @@ class Watcher:
         self._process.kill()
         self._process.wait()
 
-    def told(self, kind: str) -> list[dict[str, Any]]:
-        """Its lines of this type so far; a last line that is still being written is left out."""
-        lines = self._output.read_text().splitlines(keepends=True)
-        return [told for line in lines if line.endswith("\n") and (told := json.loads(line))["type"] == kind]
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """The complete lines of this type so far."""
+        texts = self._output.read_text().splitlines(keepends=True)
+        return [line for text in texts if text.endswith("\n") and (line := json.loads(text))["type"] == kind]
 
     def shown(self) -> list[Position]:
-        return [Position.parse(message["position"]) for message in self.told("message")]
+        return [Position.parse(message["position"]) for message in self.lines("message")]
 
     def head(self) -> Position | None:
-        """The newest position when it was first attached; None until then."""
-        opened = [told["head"] for told in self.told("connection") if told["state"] == "open"]
+        """The relay's head when the client first connected; None until then."""
+        opened = [line["head"] for line in self.lines("connection") if line["state"] == "open"]
         return (Position.parse(opened[0]) if opened[0] else ORIGIN) if opened else None
 
     def end(self) -> int:
-        """Ctrl-C; its exit code, which is its own verdict."""
+        """Send SIGINT; the exit code, which is 0 if the client found nothing lost or repeated."""
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(timeout=SECONDS)
 
 
 def disturb(cluster: Cluster) -> None:
-    """Everything that may happen to pods, one thing after another, from split to combined and back."""
+    """Do everything that may happen to pods, one step after the other, from split to combined and back."""
 
     def step(what: str, *words: str | Path) -> None:
-        say(what)
+        log(what)
         cluster.kubectl(*words)
         cluster.settle()
 
     def each_pod(what: str, do: Callable[[str], object]) -> None:
         for pod in cluster.pods():
-            say(f"{what} {pod}")
+            log(f"{what} {pod}")
             do(pod)
             cluster.settle()
 
@@ -144,48 +143,48 @@ def disturb(cluster: Cluster) -> None:
 
 
 def difference(shown: Sequence[Position], accepted: Iterable[Position], head: Position) -> str:
-    """How what was shown after `head` differs from what was accepted until its last, in words; empty if it does not."""
+    """How the shown positions differ from those accepted after `head`, up to the last one shown; empty if equal."""
     last = shown[-1] if shown else head
     wanted = [position for position in accepted if head < position <= last]
     if list(shown) == wanted:
         return ""
     missing = sorted(map(str, set(wanted) - set(shown)))
-    strange = sorted(map(str, set(shown) - set(wanted)))
-    return f"missing: {missing}, never accepted: {strange}" if missing or strange else "some twice, or out of order"
+    unknown = sorted(map(str, set(shown) - set(wanted)))
+    return f"missing: {missing}, never accepted: {unknown}" if missing or unknown else "repeated, or out of order"
 
 
-def wait_until(done: Callable[[], bool], complaint: str) -> None:
+def wait_until(done: Callable[[], bool], problem: str) -> None:
     deadline = time.monotonic() + SECONDS
     while not done():
         if time.monotonic() > deadline:
-            raise SystemExit(f"after {SECONDS:g} s: {complaint}")
-        time.sleep(LOOK_SECONDS)  # between two looks at what other programs do: there is no event to wait for
+            raise SystemExit(f"after {SECONDS:g} s: {problem}")
+        time.sleep(POLL_SECONDS)  # other programs give no event to wait for
 
 
-def say(what: str) -> None:
+def log(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {what}", flush=True)  # noqa: T201 # a command prints
 
 
 def run(context: str, url: str, clients: int = CLIENTS) -> int:
-    """The exit code: 0, or 1 with the reasons printed."""
+    """Run the proof and print what it finds; the exit code."""
     cluster = Cluster(context)
     cluster.settle()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        watchers = [stack.enter_context(Watcher(url, Path(directory) / f"{n}.jsonl")) for n in range(clients)]
-        wait_until(lambda: all(watcher.head() for watcher in watchers), f"some watchers did not reach {url}")
-        say(f"{clients} watchers are attached")
+        watching = [stack.enter_context(Client(url, Path(directory) / f"{n}.jsonl")) for n in range(clients)]
+        wait_until(lambda: all(client.head() for client in watching), f"some clients did not connect to {url}")
+        log(f"{clients} clients are connected")
         disturb(cluster)
-        mark = cluster.accepted()[-1:]
-        wait_until(lambda: all(watcher.shown()[-1:] > mark for watcher in watchers), "some are shown nothing any more")
-        codes = [watcher.end() for watcher in watchers]
+        newest = cluster.accepted()[-1:]
+        wait_until(lambda: all(client.shown()[-1:] > newest for client in watching), "some clients receive no message")
+        codes = [client.end() for client in watching]
         accepted = cluster.accepted()
-        found = [difference(watcher.shown(), accepted, watcher.head() or ORIGIN) for watcher in watchers]
-        tallies = [watcher.told("tally")[-1] for watcher in watchers]
-    for number, (code, words) in enumerate(zip(codes, found, strict=True)):
-        if code or words:
-            say(f"watcher {number} ended with {code}: {words or tallies[number]}")
-    say(
-        f"{clients} watchers: {min(tally['shown'] for tally in tallies)} messages or more each;"
+        found = [difference(client.shown(), accepted, client.head() or ORIGIN) for client in watching]
+        tallies = [client.lines("tally")[-1] for client in watching]
+    for number, (code, text) in enumerate(zip(codes, found, strict=True)):
+        if code or text:
+            log(f"client {number} ended with {code}: {text or tallies[number]}")
+    log(
+        f"{clients} clients: {min(tally['shown'] for tally in tallies)} messages or more each;"
         f" at most {max(tally['reconnects'] for tally in tallies)} reconnects;"
         f" the longest silence {max(tally['longest_silence'] for tally in tallies)} s"
     )
@@ -198,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("context", help="kubectl's context, such as minikube")
     parser.add_argument("url", help="the page's address")
-    parser.add_argument("--clients", type=int, default=CLIENTS, help=f"how many watchers (default: {CLIENTS})")
+    parser.add_argument("--clients", type=int, default=CLIENTS, help=f"how many clients (default: {CLIENTS})")
     options = parser.parse_args(arguments)
     return run(options.context, options.url, options.clients)
 

@@ -1,7 +1,7 @@
-"""Builds the image and runs its container, by whichever of Docker and buildah with runc this machine has.
+"""Builds the image and runs its container, with Docker, or else with buildah and runc.
 
-Buildah needs no image registry: it builds on a base that debootstrap makes from Debian's packages, named as the
-Dockerfile names its own. It knows nothing of what the image holds.
+With buildah no image registry is needed: debootstrap makes the base from Debian's packages, and the base gets the name
+that the Dockerfile has for it. This module must not know what the image contains.
 """
 
 import json
@@ -21,8 +21,8 @@ from tests.conftest import missing
 from tests.deploy.tools import ROOT
 from tests.processes import free_ports
 
-INSTALL = "start Docker, or as root install Debian's `buildah debootstrap runc`"
-SUITES = {"3.13": "trixie"}  # the Debian whose python3 is the one of the Dockerfile's base
+INSTALL = "start Docker, or run as root and install Debian's `buildah debootstrap runc`"
+SUITES = {"3.13": "trixie"}  # the Debian release with the Python of the Dockerfile's base
 PIP_SETTINGS = {"index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout"}
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 CONTAINER_PORTS = (8000, 8001)
@@ -30,7 +30,7 @@ CONTAINER_PORTS = (8000, 8001)
 
 @dataclass
 class Image:
-    """An image that was built: its configuration as Docker words it, and the bytes that it adds to its base."""
+    """A built image, with its configuration in Docker's form and the bytes that it adds to its base."""
 
     name: str
     config: dict[str, Any]
@@ -41,13 +41,13 @@ class Container(Protocol):
     """A running container."""
 
     public: int  # the port, on the loopback interface, of the public server
-    operators: int
+    ops: int
 
     def execute(self, *words: str) -> int:
         """Run a command in the container; its exit code."""
 
     def host_pid(self) -> int:
-        """The first process's id on this machine."""
+        """The id on this machine of the container's first process."""
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -56,20 +56,20 @@ class Container(Protocol):
         """The exit code."""
 
     def log(self) -> str:
-        """What it has written."""
+        """The container's output so far."""
 
 
 class Engine(Protocol):
     def build(self) -> Image: ...
 
     def run(self, image: Image, environment: Mapping[str, str]) -> Any:
-        """A context manager that gives the Container, with a read-only root and no rights, and removes it."""
+        """A context manager for a Container with a read-only root and no capabilities, which it removes at the end."""
 
     def remove(self, image: Image) -> None: ...
 
 
 def engine(directory: Path) -> Engine:
-    """The engine of this machine; its files, but for the base that it keeps for the next time, go to `directory`."""
+    """The engine of this machine. Its files are in `directory`, except for the base, which is cached."""
     if (
         shutil.which("docker")
         and subprocess.run(["docker", "version"], check=False, capture_output=True).returncode == 0
@@ -77,12 +77,12 @@ def engine(directory: Path) -> Engine:
         return Docker()
     if os.geteuid() == 0 and all(map(shutil.which, ("buildah", "debootstrap", "runc"))):
         return Buildah(directory)
-    missing(f"nothing to build an image with: {INSTALL}")
+    missing(f"no program that builds an image: {INSTALL}")
     raise AssertionError
 
 
 def output(*words: str | Path) -> str:
-    """What a command writes; it has failed when its exit code says so."""
+    """What a command prints. Raises subprocess.CalledProcessError if the command fails."""
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -112,7 +112,7 @@ class Docker:
 class DockerContainer:
     def __init__(self, name: str) -> None:
         self.id = name
-        self.public, self.operators = (
+        self.public, self.ops = (
             int(output("docker", "port", name, f"{port}/tcp").rpartition(":")[2]) for port in CONTAINER_PORTS
         )
 
@@ -136,7 +136,7 @@ class DockerContainer:
 
 
 class Buildah:
-    """Builds with buildah in a storage of its own, and runs with runc on the mounted image."""
+    """Builds with buildah in a storage of its own, and runs the mounted image with runc."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -174,12 +174,12 @@ class Buildah:
         output(*self._buildah, "rmi", image.name)
 
     def _make_base(self, name: str) -> None:
-        """The base that the Dockerfile names, made of Debian's packages unless it was made before."""
+        """Make the base image from Debian's packages, unless it is cached."""
         full = f"docker.io/library/{name}"
         if output(*self._buildah, "images", "--all", "--format", "{{.Name}}:{{.Tag}}").splitlines().count(full):
             return
         version = re.fullmatch(r"python:(\d+\.\d+)-slim", name)
-        assert version, f"the test cannot make the base {name}"
+        assert version, f"the tests cannot make the base {name}"
         container = output(*self._buildah, "from", "scratch")
         try:
             root = output(*self._buildah, "mount", container)
@@ -197,7 +197,7 @@ class Buildah:
             output(*self._buildah, "rm", container)
 
     def _reach_packages(self) -> list[str]:
-        """Options that let pip in the build reach packages as pip on this machine does."""
+        """Options that give pip in the build the package index of pip on this machine."""
         settings = [f"cert = {CERTIFICATES}"]
         for line in output(sys.executable, "-m", "pip", "config", "list").splitlines():
             setting, _, value = line.partition("=")
@@ -223,8 +223,8 @@ class Buildah:
 
 
 class RuncContainer:
-    def __init__(self, bundle: Path, public: int, operators: int) -> None:
-        self.public, self.operators = public, operators
+    def __init__(self, bundle: Path, public: int, ops: int) -> None:
+        self.public, self.ops = public, ops
         self._log = bundle / "log"
         self._runc = ("runc", "--root", bundle / "state")
         with self._log.open("wb") as log:
@@ -248,16 +248,16 @@ class RuncContainer:
         return self._log.read_text()
 
     def end(self) -> None:
-        with suppress(subprocess.CalledProcessError):  # it has ended
+        with suppress(subprocess.CalledProcessError):  # it has ended already
             if self._process.poll() is None:
                 output(*self._runc, "kill", "hello", "KILL")
         self._process.wait()
 
 
 def runtime_config(image: Image, root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    """How runc is to run the image: as its configuration says, with a read-only root, no rights and a small /tmp.
+    """runc's configuration for the image, with a read-only root, no capabilities and a small /tmp.
 
-    It shares this machine's network, since a bridge is more than every machine lets a test make.
+    The container shares this machine's network, since not every machine lets a test create a bridge.
     """
     user, _, group = image.config["User"].partition(":")
     return {
@@ -281,7 +281,7 @@ def runtime_config(image: Image, root: Path, environment: Mapping[str, str]) -> 
 
 
 def base_name() -> str:
-    """The one base that every stage of the Dockerfile names."""
+    """The name of the base, which is the same in every stage of the Dockerfile."""
     name: str
     (name,) = set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     return name

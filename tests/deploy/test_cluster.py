@@ -1,4 +1,4 @@
-"""The proof on a cluster (cluster.py), without one: watchers, relay and Redis are real, kubectl is played."""
+"""The proof on a cluster (cluster.py), run with a fake kubectl; clients, relay and Redis are real."""
 
 import json
 import shlex
@@ -13,8 +13,7 @@ from tests.processes import HelloProcess
 from tests.redis_server import RedisServer
 
 POD = {"metadata": {"name": "redis-0"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
-# The stream, as `redis-cli --json` prints it. Where there is a file `lost`, it has an entry that nobody was shown, from
-# the first time on that it is asked for.
+# Prints the stream as `redis-cli --json` does. If the file `lost` exists, it adds an entry that no client received.
 XRANGE = """
 import json, pathlib, redis, sys
 url, lost = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -28,14 +27,14 @@ print(json.dumps(entries))
 
 
 class Kubectl:
-    """A kubectl on the PATH that notes its calls; the first eviction is refused, as by a disruption budget."""
+    """A kubectl on the PATH that records its calls; the first eviction fails, as by a disruption budget."""
 
     def __init__(self, directory: Path, redis_url: str) -> None:
         self._calls = directory / "calls"
         self.lost = directory / "lost"
         program = directory / "bin" / "kubectl"
         program.parent.mkdir()
-        refused = shlex.quote(str(directory / "refused"))
+        rejected = shlex.quote(str(directory / "rejected"))
         xrange = shlex.join([sys.executable, "-W", "ignore", "-c", XRANGE, redis_url, str(self.lost)])
         workload = {"spec": {"replicas": 1}}
         program.write_text(
@@ -45,7 +44,7 @@ class Kubectl:
               *" get pods "*) echo {shlex.quote(json.dumps({"items": [POD]}))} ;;
               *" get deployments,"*) echo {shlex.quote(json.dumps({"items": [workload]}))} ;;
               *" XRANGE "*) exec {xrange} ;;
-              *" create "*) [ -e {refused} ] || {{ touch {refused}; exit 1; }} ;;
+              *" create "*) [ -e {rejected} ] || {{ touch {rejected}; exit 1; }} ;;
             esac
             """
         )
@@ -53,7 +52,7 @@ class Kubectl:
         self.path = program.parent
 
     def calls(self) -> list[str]:
-        """Less the context and the namespace, which each of them names."""
+        """The calls without the context and the namespace, which each of them must name."""
         beginning = "--context a-context --namespace hello "
         lines = self._calls.read_text().splitlines()
         assert all(line.startswith(beginning) for line in lines)
@@ -62,9 +61,9 @@ class Kubectl:
 
 @pytest.fixture
 def kubectl(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Kubectl:
-    played = Kubectl(tmp_path, redis_server.url)
-    monkeypatch.setenv("PATH", str(played.path), prepend=":")
-    return played
+    fake = Kubectl(tmp_path, redis_server.url)
+    monkeypatch.setenv("PATH", str(fake.path), prepend=":")
+    return fake
 
 
 def prove(redis_server: RedisServer) -> int:
@@ -73,19 +72,18 @@ def prove(redis_server: RedisServer) -> int:
         return main(["a-context", hello.url, "--clients", "2"])
 
 
-def test_watchers_that_were_shown_every_message_prove_it(kubectl: Kubectl, redis_server: RedisServer) -> None:
-    """While everything that is promised to be harmless was done."""
+def test_nothing_missed(kubectl: Kubectl, redis_server: RedisServer) -> None:
+    """The proof succeeds if the clients received every message, after it has done every step."""
     assert prove(redis_server) == 0
     done = [call.partition(" ")[0] for call in kubectl.calls()]
     assert done.count("apply") == 3
-    assert done.count("create") == 3  # evictions, of which one was refused
+    assert done.count("create") == 3  # evictions, one of which failed
     assert done.count("delete") == done.count("scale") == 2
     assert any(call.startswith("rollout restart") for call in kubectl.calls())
 
 
-def test_a_message_that_nobody_was_shown_is_a_failure(
-    kubectl: Kubectl, redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missed_message(kubectl: Kubectl, redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """The proof fails if Redis has a message that no client received."""
     kubectl.lost.touch()
     assert prove(redis_server) == 1
     assert capsys.readouterr().out.count("missing: ") == 2
@@ -95,27 +93,30 @@ ONE, TWO, THREE = (Position(1, number) for number in (1, 2, 3))
 
 
 @pytest.mark.parametrize(
-    ("shown", "words"),
+    ("shown", "text"),
     [
         ([ONE, TWO, THREE], ""),
-        ([ONE, TWO], ""),  # what came after the watcher had ended is not held against it
+        ([ONE, TWO], ""),  # messages after the client's end do not count
         ([], ""),
         ([ONE, THREE], "missing: ['1-2'], never accepted: []"),
         ([TWO, THREE], "missing: ['1-1'], never accepted: []"),
         ([ONE, TWO, Position(1, 9)], "missing: ['1-3'], never accepted: ['1-9']"),
-        ([ONE, TWO, TWO, THREE], "some twice, or out of order"),
-        ([TWO, ONE, THREE], "some twice, or out of order"),
+        ([ONE, TWO, TWO, THREE], "repeated, or out of order"),
+        ([TWO, ONE, THREE], "repeated, or out of order"),
     ],
 )
-def test_what_differs_from_the_stream_is_told(shown: list[Position], words: str) -> None:
-    assert difference(shown, [ONE, TWO, THREE], ORIGIN) == words
+def test_difference(shown: list[Position], text: str) -> None:
+    """Missing, unknown, repeated and misplaced messages are found."""
+    assert difference(shown, [ONE, TWO, THREE], ORIGIN) == text
 
 
-def test_what_was_accepted_before_a_watcher_came_is_not_held_against_it() -> None:
+def test_earlier_messages() -> None:
+    """Messages from before a client connected do not count."""
     assert difference([TWO], [ONE, TWO], ONE) == ""
 
 
-def test_a_pod_that_is_told_to_end_is_not_ready() -> None:
+def test_terminating_pod() -> None:
+    """A terminating pod is not ready, nor is a pod without conditions."""
     assert is_ready(POD)
     assert not is_ready(POD | {"metadata": {"name": "redis-0", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
     assert not is_ready({"metadata": {"name": "redis-0"}, "status": {}})

@@ -1,4 +1,4 @@
-"""The image: really built from the Dockerfile, and its container driven from start to stop (containers.py)."""
+"""The image, built from the Dockerfile, and its container, from start to stop (containers.py)."""
 
 import http.client
 import json
@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.containers import Container, Engine, Image, base_name, engine
-from tests.deploy.tools import ROOT, tool
+from tests.deploy.tools import ROOT
 
-SECONDS = 30.0  # anything takes a fraction of it
-# The aim is 60 MB above the base, and the base made here brings the standard library's bytecode (10 MB) itself.
+SECONDS = 30.0  # at most, for anything that takes a fraction of it
+# Above Docker's base the limit is 60 MB: the base that containers.py makes already has 10 MB of bytecode.
 MAX_ADDED_MB = 50
 LOCKS = ("requirements.lock", "build.lock")
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +37,17 @@ def image(builder: Engine) -> Iterator[Image]:
 
 @contextmanager
 def started(builder: Engine, image: Image, **environment: str) -> Iterator[Container]:
-    """A container that says it is ready."""
+    """A container that is ready."""
     with builder.run(image, environment) as container:
         deadline = time.monotonic() + SECONDS
-        while status(container.operators, "/readyz") != 200:
+        while status(container.ops, "/readyz") != 200:
             assert time.monotonic() < deadline, container.log()
-            time.sleep(0.01)  # between two looks at a program that is starting: there is no event to wait for
+            time.sleep(0.01)  # the container gives no event to wait for
         yield container
 
 
 def status(port: int, path: str) -> int | None:
-    """The status of the answer, or None where nobody answers."""
+    """The status of the response, or None if the server does not answer."""
     try:
         with get(port, path) as response:
             return response.status
@@ -70,47 +71,41 @@ def events(response: http.client.HTTPResponse) -> Iterator[dict[str, object]]:
             yield json.loads(line.removeprefix(b"data:"))
 
 
-def test_hadolint_finds_nothing() -> None:
-    subprocess.run([tool("hadolint"), ROOT / "Dockerfile"], check=True)
+def test_portable_dockerfile() -> None:
+    """The Dockerfile has nothing that some builder does not support."""
+    assert not re.search(r"^\s*(# *syntax|ARG |RUN --|COPY --(?!from=build ))", DOCKERFILE, re.MULTILINE)
 
 
-def test_the_dockerfile_asks_nothing_that_some_builder_does_not_know() -> None:
-    text = (ROOT / "Dockerfile").read_text()
-    assert not re.search(r"^\s*(# *syntax|ARG |RUN --|COPY --(?!from=build ))", text, re.MULTILINE)
-
-
-def test_only_what_is_named_reaches_a_builder_and_the_dockerfile_is() -> None:
-    """Minikube sends no Dockerfile that is not named."""
-    everything, *named = [
-        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
-    ]
+def test_dockerignore() -> None:
+    """A builder receives what the Dockerfile copies, and the Dockerfile: Minikube sends it only if it is listed."""
+    everything, *rules = re.findall(r"^[^#\n].*", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert everything == "*"
-    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE)
     needed = {"Dockerfile"} | {name for names in copied for name in names.split()}
-    assert {line.removeprefix("!") for line in named if line.startswith("!")} == needed
+    assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == needed
 
 
-def test_nothing_is_installed_that_is_not_locked() -> None:
-    """Wheels with the hashes that a lock tells, or our own, from a file."""
-    words = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
-    installs = re.findall(r"\bpip .*?\binstall\b(.*?)(?:&&|$)", words, re.MULTILINE)
-    assert len(installs) == len(re.findall(r"\binstall\b", words)) > 0
+def test_installs_are_locked() -> None:
+    """The Dockerfile installs only wheels with the hashes of a lock, and our own wheel from a file."""
+    installs = re.findall(r"\bpip .*?\binstall\b(.*?)(?:&&|$)", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
+    assert len(installs) == len(re.findall(r"\binstall\b", DOCKERFILE)) > 0
     for options in installs:
         locked = re.search(r"--only-binary :all: --require-hashes -r (\S+)", options)
         assert locked[1] in LOCKS if locked else "--no-deps --no-index" in options
 
 
-def test_the_build_backend_is_locked_with_all_that_builds() -> None:
-    """With a hash each; pip alone would fetch whichever backend is the newest."""
+def test_build_lock() -> None:
+    """The build backend and the other build tools are locked."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    builds = project["dependency-groups"]["build"]
-    assert set(project["build-system"]["requires"]) <= set(builds)
+    tools = project["dependency-groups"]["build"]
+    assert set(project["build-system"]["requires"]) <= set(tools)
     locked = re.findall(r"^([a-z0-9-]+)==.+ \\\n    --hash=sha256:", (ROOT / "build.lock").read_text(), re.MULTILINE)
-    assert set(builds) <= set(locked)
+    assert set(tools) <= set(locked)
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_says_how_it_is_made_and_holds_hashes_and_no_addresses(lock: str) -> None:
+def test_lock(lock: str) -> None:
+    """Each lock has the command that makes it, a hash for each package, and no address of a registry."""
     text = (ROOT / lock).read_text()
     head = re.match(r"(#.*\n)+", text)
     assert head is not None
@@ -121,8 +116,8 @@ def test_a_lock_says_how_it_is_made_and_holds_hashes_and_no_addresses(lock: str)
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_everything_locked_has_a_wheel_for_arm64(lock: str) -> None:
-    """For the Python of the base; what this machine is of is built below."""
+def test_lock_on_arm64(lock: str) -> None:
+    """Each locked package has a wheel for arm64 and the base's Python."""
     version = base_name().removeprefix("python:").removesuffix("-slim")
     platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("2014", "_2_17", "_2_28")]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--target=unused", "--no-deps"]
@@ -131,14 +126,12 @@ def test_everything_locked_has_a_wheel_for_arm64(lock: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_image_is_small(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
-    megabytes = image.added_bytes / 1e6
+@pytest.mark.container
+def test_image(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    """The image is small, and its configuration has user, entry point, ports and labels."""
     with capsys.disabled():
-        print(f"\nThe image adds {megabytes:.1f} MB to its base.")  # noqa: T201 # a figure that people ask for
-    assert megabytes < MAX_ADDED_MB
-
-
-def test_the_image_says_who_runs_it_and_how(image: Image) -> None:
+        print(f"\nThe image adds {image.added_bytes / 1e6:.1f} MB to its base.")  # noqa: T201 # for README and notes
+    assert image.added_bytes < MAX_ADDED_MB * 1e6
     assert image.config["User"] == "10001:10001"
     assert image.config["Entrypoint"] == ["hello"]
     assert image.config["ExposedPorts"].keys() == {"8000/tcp", "8001/tcp"}
@@ -147,9 +140,9 @@ def test_the_image_says_who_runs_it_and_how(image: Image) -> None:
     assert {"title", "description", "licenses"} <= {label.removeprefix("org.opencontainers.image.") for label in labels}
 
 
-def test_the_container_serves_the_page_and_a_broadcast_with_a_read_only_root(
-    builder: Engine, image: Image, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.container
+def test_page_and_message(builder: Engine, image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    """The container serves the page and a message with a read-only root."""
     began = time.monotonic()
     with started(builder, image, HELLO_INTERVAL_MIN="0.1", HELLO_INTERVAL_MAX="0.1") as container:
         with capsys.disabled():
@@ -162,28 +155,32 @@ def test_the_container_serves_the_page_and_a_broadcast_with_a_read_only_root(
             assert message["text"] == "Hello world"
 
 
-def test_the_container_has_no_rights_and_can_write_to_tmp_alone(builder: Engine, image: Image) -> None:
+@pytest.mark.container
+def test_privileges(builder: Engine, image: Image) -> None:
+    """The process has no capabilities, and can write to /tmp alone."""
     with started(builder, image) as container:
-        told = Path(f"/proc/{container.host_pid()}/status").read_text()
-        facts = dict(line.split(":\t", 1) for line in told.splitlines())
-        assert facts["Uid"].split() == facts["Gid"].split() == ["10001"] * 4
-        assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0
-        assert facts["NoNewPrivs"] == "1"
+        lines = Path(f"/proc/{container.host_pid()}/status").read_text().splitlines()
+        fields = dict(line.split(":\t", 1) for line in lines)
+        assert fields["Uid"].split() == fields["Gid"].split() == ["10001"] * 4
+        assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0
+        assert fields["NoNewPrivs"] == "1"
         for folder, code in (("/tmp", 0), ("/opt/hello", 1), ("/", 1)):
             assert container.execute("python3", "-c", f"open('{folder}/file', 'w')") == code
 
 
-def test_the_image_checks_its_own_health(builder: Engine, image: Image) -> None:
+@pytest.mark.container
+def test_health_check(builder: Engine, image: Image) -> None:
+    """The image's health check succeeds on a healthy container, and fails if the ops server does not answer."""
     kind, *check = image.config["Healthcheck"]["Test"]
     assert kind == "CMD"
     with started(builder, image) as container:
         assert container.execute(*check) == 0
-        # The check is one that can fail.
         assert container.execute("env", "HELLO_OPS_PORT=9", *check) == 1
 
 
-def test_pip_stayed_behind_and_everything_is_compiled(builder: Engine, image: Image) -> None:
-    """A read-only root could keep no bytecode, so that every start would compile anew what is not."""
+@pytest.mark.container
+def test_packages(builder: Engine, image: Image) -> None:
+    """All modules are compiled, since a read-only root cannot cache bytecode, and pip is not installed."""
     compiled = (
         "import importlib.util, pathlib, sys, hello.system;"
         "sources = [m.__file__ for m in sys.modules.values() if str(getattr(m, '__file__', '')).endswith('.py')];"
@@ -194,8 +191,9 @@ def test_pip_stayed_behind_and_everything_is_compiled(builder: Engine, image: Im
         assert container.execute("/opt/hello/bin/python", "-c", "import pip") == 1
 
 
-def test_the_image_lists_what_is_in_it(builder: Engine, image: Image) -> None:
-    """As CycloneDX, with the versions: no more and no less than Python finds there, and nothing of what built it."""
+@pytest.mark.container
+def test_sbom(builder: Engine, image: Image) -> None:
+    """The image's CycloneDX list has exactly the installed packages and their versions."""
     compared = (
         "import json, sys; from importlib.metadata import distributions;"
         "bom = json.load(open('/opt/hello/sbom.cdx.json'));"
@@ -208,11 +206,13 @@ def test_the_image_lists_what_is_in_it(builder: Engine, image: Image) -> None:
         assert container.execute("/opt/hello/bin/python", "-c", compared) == 0
 
 
-def test_sigterm_moves_the_browsers_away_and_ends_the_container_with_0(builder: Engine, image: Image) -> None:
+@pytest.mark.container
+def test_sigterm(builder: Engine, image: Image) -> None:
+    """SIGTERM closes the streams and ends the container with exit code 0."""
     with started(builder, image, HELLO_DRAIN_SECONDS="1") as container:
         with get(container.public, "/events") as stream:
-            told = events(stream)
-            assert next(told)["type"] == "welcome"
+            frames = events(stream)
+            assert next(frames)["type"] == "welcome"
             container.terminate()
-            assert {event["type"] for event in told} <= {"message"}  # read to its end
+            assert {frame["type"] for frame in frames} <= {"message"}  # up to the end of the stream
         assert container.wait(SECONDS) == 0, container.log()
