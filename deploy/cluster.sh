@@ -1,5 +1,5 @@
-# The scripts beside this file source it: it names the cluster, calls minikube and kubectl for that cluster, and prints
-# errors. It must not know the shapes, nor what is deployed. It needs bash 3.2 (macOS) or newer.
+# The scripts in this folder source this file, which names the cluster, calls minikube and kubectl for that cluster, and
+# prints errors. This file must not know the shapes, nor what is deployed. It needs bash 3.2 (macOS) or newer.
 # shellcheck shell=bash
 
 # kubectl's context has the same name as Minikube's profile.
@@ -17,7 +17,7 @@ die() {
   exit 1
 }
 
-# Every call names its cluster, since kubectl's current context may be any other cluster.
+# Every call names its cluster, since kubectl's current context may point at any other cluster.
 cluster() {
   minikube -p "$profile" "$@"
 }
@@ -34,7 +34,7 @@ require_cluster() {
       die "$tool is missing: install it and put it on the PATH (deploy/README.md, Prerequisites)."
   done
 
-  # The exit code shows only that something is wrong; the status shows what. Minikube may print other lines around it.
+  # The exit code shows only that something is wrong; the status shows what. Minikube may print other lines around the status.
   status=$(cluster status --format '{{.Host}}/{{.APIServer}}/{{.Kubeconfig}}' 2>/dev/null) || true
   case $status in
     *Running/Running/Configured*) ;;

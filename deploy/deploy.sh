@@ -84,8 +84,8 @@ works() {
 require_cluster
 "$here/build-images.sh"
 
-# The script reads both before it changes anything: a restart is for pods that run already, since a new pod starts with
-# the new image and the password.
+# The script reads what runs before it changes anything: only pods that run already need a restart, since a new pod
+# starts with the new image and the password.
 already_there=$(hello get deployments,statefulsets -o name)
 new_image=$(image_id "$image:dev")
 

@@ -40,8 +40,9 @@ def test_journey() -> None:
 
 
 def test_jobs() -> None:
-    """Each job has a time limit and a fixed machine, and runs for every push and pull request."""
+    """Each job has a time limit and a fixed machine, runs for every push and pull request, and uses no secrets."""
     assert set(WORKFLOW[True]) == {"push", "pull_request", "workflow_dispatch"}  # YAML 1.1 reads `on` as True
+    assert "secrets." not in TEXT
     for job in WORKFLOW["jobs"].values():
         assert job["timeout-minutes"] <= 60
         assert re.fullmatch(r"(ubuntu|macos)-\d+(\.\d+)?(-arm)?", job["runs-on"])
