@@ -27,7 +27,7 @@ from hello.message import Malformed, now_ms
 from hello.watch import Item, Tally, as_json, as_text, longest_pause, stay_connected, stream_address
 from tests.conftest import missing
 from tests.faults.proxy import Link
-from tests.page.said import Said, Stream
+from tests.page.redis_stream import Entry, RedisStream
 from tests.processes import HelloProcess, free_ports
 from tests.redis_server import RedisServer
 
@@ -409,21 +409,20 @@ def test_the_help_tells_exit_codes_and_whose_clocks_are_compared(capsys: pytest.
 
 
 def test_the_numbers_are_those_of_the_page() -> None:
-    connection, stream = ((PAGE / name).read_text() for name in ("connection.js", "stream.js"))
+    connection, stream = ((PAGE / name).read_text() for name in ("connection.js", "client-protocol.js"))
     numbers = {
         name: float(value.replace("_", ""))
         for name, value in re.findall(r"const (\w+) = ([\d_]+);", connection + stream)
     }
-    for name in ("SILENCE", "OPENING", "STEADY"):
-        assert getattr(watch, name) * 1000 == numbers[f"{name}_MS"]
-    pauses = re.search(r"const PAUSES_MS = \[(.+)\];", connection)
+    for name, number in {"SILENCE": "IDLE_TIMEOUT", "OPENING": "OPEN_TIMEOUT", "STEADY": "STABLE"}.items():
+        assert getattr(watch, name) * 1000 == numbers[f"{number}_MS"]
+    pauses = re.search(r"const MAX_DELAYS_MS = \[(.+)\];", connection)
     assert pauses is not None
     assert [seconds * 1000 for seconds in watch.PAUSES] == [float(each) for each in pauses[1].split(",")]
-    assert (numbers["RECENT"], numbers["KEPT"]) == (watch.RECENT, watch.KEPT)
-    reasons = re.search(r"const REASONS = \{(.+)\};", connection)
-    assert reasons is not None
-    assert dict(re.findall(r'(\d+): "(\w+)"', reasons[1])) == {str(code): word for code, word in watch.REASONS.items()}
-    for state in set(re.findall(r'"(\w+)"', reasons[1])) | {"lost", "dead", "unreachable", "garbled"}:
+    assert (numbers["RECENT"], numbers["KEPT_IDS"]) == (watch.RECENT, watch.KEPT)
+    reasons = re.findall(r'code === (\d+)\) return "(\w+)"', connection)
+    assert dict(reasons) == {str(code): word for code, word in watch.REASONS.items()}
+    for state in ("moved", "slow", "lost", "dead", "unreachable", "garbled"):
         assert f'"{state}"' in connection
 
 
@@ -775,15 +774,15 @@ def start_hello(redis_server: RedisServer) -> Iterator[StartHello]:
 
 
 @pytest.fixture
-def stream(redis_server: RedisServer) -> Iterator[Stream]:
+def stream(redis_server: RedisServer) -> Iterator[RedisStream]:
     """The test's Redis, looked into past the client and `hello`."""
-    stream = Stream(redis_server.url)
+    stream = RedisStream(redis_server.url)
     yield stream
     stream.close()
 
 
 def test_a_watch_beside_a_killed_and_a_rolled_relay_shows_each_message_once(
-    start_hello: StartHello, stream: Stream
+    start_hello: StartHello, stream: RedisStream
 ) -> None:
     relay = start_hello("relay", instance="relay-1", drain_seconds="0.5")
     with Watching(relay.url, "--json") as watching:
@@ -807,7 +806,7 @@ def test_a_watch_beside_a_killed_and_a_rolled_relay_shows_each_message_once(
         if watching.of("message")[-1]["id"] != said[-1].id:
             watching.until(type="message", id=said[-1].id)
         code, tally = watching.end()
-    assert [Said(item["position"], item["id"]) for item in watching.of("message")] == said
+    assert [Entry(item["position"], item["id"]) for item in watching.of("message")] == said
     assert moved["detail"].startswith("closed with 1012")
     assert [tally[name] for name in ("shown", "lost", "repeated", "reconnects")] == [len(said), 0, 0, 2]
     assert 6 <= tally["recovered"] < len(said)
@@ -816,7 +815,7 @@ def test_a_watch_beside_a_killed_and_a_rolled_relay_shows_each_message_once(
 
 
 def test_history_that_passed_while_it_was_away_is_told_as_a_gap_and_ends_with_code_1(
-    start_hello: StartHello, stream: Stream
+    start_hello: StartHello, stream: RedisStream
 ) -> None:
     history = 5
     relay = start_hello("relay", history=str(history))
@@ -944,9 +943,9 @@ def test_each_line_of_json_is_the_frame_or_tells_the_connection(process: HelloPr
 
 
 def test_text_from_redis_that_would_drive_a_terminal_is_shown_escaped(
-    start_hello: StartHello, stream: Stream, capsys: pytest.CaptureFixture[str]
+    start_hello: StartHello, stream: RedisStream, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stream.say(Said(f"{now_ms()}-0", "first"), EVIL)
+    stream.add_first(Entry(f"{now_ms()}-0", "first"), EVIL)
     relay = start_hello("relay")
     assert hello(["watch", relay.url, "--last", "1", "--messages", "1"]) == 0
     line = capsys.readouterr().out.split("\n")[2]

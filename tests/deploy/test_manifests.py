@@ -20,9 +20,9 @@ import pytest
 import redis
 import yaml
 
+from hello.lease import RELEASE_SECONDS
 from hello.metrics import Metrics
 from hello.settings import Settings, load
-from hello.lease import RELEASE_SECONDS
 from hello.system import CLOSE_SECONDS
 from hello.web.http_protocol import MAX_UNSENT
 from hello.web.server import GRACE_SECONDS

@@ -11,7 +11,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 INSTALL = (sys.executable, "-m", "playwright", "install", "--only-shell", "chromium")
 INSTALL_HINT = f"no Chromium: install Debian's `chromium`, or let `{' '.join(INSTALL)}` work"
 INSTALL_SECONDS = 300  # some 100 MB over a slow line
-# What a browser does besides showing the page: it would ask the network for things that no test wants.
+# Without these, a browser asks the network for things that no test wants.
 QUIET = (
     "--disable-gpu",
     "--disable-background-networking",
@@ -22,7 +22,7 @@ QUIET = (
 
 
 class NoChromiumError(Exception):
-    """There is no Chromium on this machine, and none could be downloaded; the message says how to get one."""
+    """There is no Chromium on this machine, and none could be downloaded; the message names the ways to get one."""
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -40,14 +40,14 @@ def launch(playwright: Playwright) -> Browser:
     try:
         return playwright.chromium.launch(args=QUIET)
     except Error as error:
-        # Its own words are a page long: the first line says what is wrong.
+        # Playwright's message is a page long; its first line names the problem.
         problem = problem or str(error).strip().partition("\n")[0]
         raise NoChromiumError(f"{INSTALL_HINT} ({problem})") from error
 
 
-@cache  # tried once in a run, whichever way it ends
+@cache  # one attempt in a run, whether it succeeds or not
 def _download() -> str:
-    """Let Playwright fetch its own Chromium; what went wrong, or nothing."""
+    """Let Playwright download its own Chromium; return what went wrong, or an empty string."""
     try:
         done = subprocess.run(INSTALL, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:

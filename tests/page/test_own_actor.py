@@ -9,11 +9,14 @@ from tests import own_actor
 from tests.page.conftest import StartHello
 from tests.page.tab import START_MS, Tab
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.mark.parametrize("processes", [["broadcaster,relay"], ["relay", "broadcaster"]], ids=["combined", "split"])
-def test_an_actor_of_ones_own_is_in_the_page(
+def test_own_actor(
     tab: Tab, start_hello: StartHello, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: list[str]
 ) -> None:
+    """The page shows the messages of the README's own actor, in both shapes."""
     (tmp_path / "clock").mkdir()
     own_actor.write(tmp_path / "clock")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "clock"))

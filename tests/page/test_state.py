@@ -1,4 +1,4 @@
-"""What the page makes of what it hears, before anything is drawn (state.js): in a real Chromium, at moments we name."""
+"""What the page knows before anything is drawn (state.js), in a real Chromium, at times that a test names."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,21 +6,23 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tests.page.alone import WELCOME, gap, message, run
+from tests.page.standalone import WELCOME, message, run
+
+pytestmark = pytest.mark.browser
 
 T = 1_700_000_000_000  # when the page is opened, UNIX milliseconds
 MINUTE = 60_000
-LATELY = 10 * MINUTE
+WINDOW = 10 * MINUTE
 
-# Each step is [moment, frame] or [moment, state of the link]. The answer is the body's, which has the state at its end.
+# A step is [time, frame] or [time, state of the connection]. The body ends with the state and the items of each step.
 PLAY = """
-    const state = new m.State(a[0]);
-    const items = a[1].map(([at, what]) => typeof what === "string"
-        ? state.turn({ state: what, since: at, attempt: 0, retryAt: null }, at) : state.take(what, at));
-    const now = Math.max(a[0], ...a[1].map(([at]) => at)) + (a[2] ?? 0);
-    const x = a[3];
+    const [openedAt, steps, later, extra] = a;
+    const state = new m.State(openedAt);
+    const items = steps.map(([at, step]) => typeof step === "string"
+        ? state.setConnection({ state: step, since: at, attempt: 0, retryAt: null }, at) : state.receive(step, at));
+    const now = Math.max(openedAt, ...steps.map(([at]) => at)) + later;
     const kinds = (some) => some.map(({ type, kind, id }) => kind ?? id ?? type);
-    const events = () => state.events.map(({ kind, missed }) => missed === undefined ? kind : `${kind} ${missed}`);
+    const events = () => state.events.map(({ kind, recovered }) => [kind, recovered].join(" ").trim());
 """
 
 Play = Callable[..., Any]
@@ -29,123 +31,119 @@ Step = list[object]
 
 @pytest.fixture
 def play(blank: Page) -> Play:
-    """Play these steps to a new State, and answer what JavaScript says of it and of `x`, `later` milliseconds on."""
+    """Play these steps to a new State, and return the value of a JavaScript expression, `later` milliseconds on."""
 
-    def play(steps: list[Step], answer: str, later: int = 0, extra: object = None) -> Any:
-        return run(blank, "state", f"{PLAY} return {answer};", [T, steps, later, extra])
+    def play(steps: list[Step], expression: str, later: int = 0, extra: object = None) -> Any:
+        return run(blank, "state", f"{PLAY} return {expression};", [T, steps, later, extra])
 
     return play
 
 
-def said(n: int, *, sent: int | None = None, **fields: object) -> dict[str, object]:
-    """Message n, at the position of its second, 3 ms to the channel and 5 ms to the relay."""
+def numbered(n: int, *, sent: int | None = None, **fields: object) -> dict[str, object]:
+    """Message n, relayed in second n, after 3 ms to the channel and 5 ms to the relay."""
     at = T + 1000 * n
-    named = {"sent_at": at - 8 if sent is None else sent, "relayed_at": at, **fields}
-    return message(f"{at - 5}-0", f"m{n}", **named)
+    times = {"sent_at": at - 8 if sent is None else sent, "relayed_at": at}
+    return message(f"{at - 5}-0", f"m{n}", **times | fields)
 
 
-def heard(*numbers: int) -> list[Step]:
-    """Each message as it comes live, 2 ms after it was relayed."""
-    return [[T + 1000 * n + 2, said(n)] for n in numbers]
+def live(*numbers: int) -> list[Step]:
+    """Each message, 2 ms after it was relayed."""
+    return [[T + 1000 * n + 2, numbered(n)] for n in numbers]
 
 
 def welcome(head: int | None = None, **fields: object) -> dict[str, object]:
-    return {**WELCOME, "head": None if head is None else said(head)["position"], **fields}
+    return {**WELCOME, "head": None if head is None else numbered(head)["position"], **fields}
 
 
-# The tally, and what was recovered.
+# The statistics.
 
 
-def test_messages_that_come_live_are_shown_and_not_recovered(play: Play) -> None:
-    tally = play([[T, welcome()], [T, "open"], *heard(1, 2, 4)], "state.tally(now)")
-    named = {"shown": 3, "recovered": 0, "gaps": 0, "repeated": 0, "reconnects": 0}
-    assert tally == named | {"silence": 2000, "median": 10, "worst": 10}
+def test_live_messages(play: Play) -> None:
+    """Messages that come live are shown, and not recovered."""
+    expected = {"shown": 3, "recovered": 0, "gaps": 0, "repeated": 0, "reconnects": 0}
+    delays = {"longestSilence": 2000, "medianDelay": 10, "worstDelay": 10}
+    assert play([[T, welcome()], [T, "open"], *live(1, 2, 4)], "state.statistics(now)") == expected | delays
 
 
-def test_what_was_said_before_the_page_was_opened_is_not_recovered_however_it_comes(play: Play) -> None:
-    # The first connection ends in the middle of the recent messages; the next brings their rest, and what came since.
+def test_history_is_not_recovered(play: Play) -> None:
+    """A message from before the page was opened is not recovered, even if it comes with the second connection."""
     steps: list[Step] = [
-        *([T, welcome(-1)], [T, "open"], [T, said(-3)], [T, "lost"]),
-        *([T, welcome(1)], [T, "open"], [T, said(-2)], [T, said(-1)], [T + 1100, said(1)]),
+        *([T, welcome(-1)], [T, "open"], [T, numbered(-3)], [T, "lost"]),
+        *([T, welcome(1)], [T, "open"], [T, numbered(-2)], [T, numbered(-1)], [T + 1100, numbered(1)]),
     ]
-    assert play(steps, "[state.shown, state.recovered, events()]") == [
-        4,
-        1,
-        ["connected 0", "lost", "resumed 1"],
-    ]
+    expected = [4, 1, ["connected 0", "lost", "resumed 1"]]
+    assert play(steps, "[state.protocol.shown, state.protocol.recovered, events()]") == expected
 
 
-def test_what_was_missed_while_away_is_recovered_and_what_follows_is_live(play: Play) -> None:
+def test_recovered_messages(play: Play) -> None:
+    """Messages up to the head of a reconnection are recovered; the next are live."""
     steps: list[Step] = [
-        *([T, welcome()], [T, "open"], *heard(1)),
+        *([T, welcome()], [T, "open"], *live(1)),
         *([T + 1500, "lost"], [T + 4000, welcome(3)], [T + 4000, "open"]),
-        *([T + 4001, said(2)], [T + 4001, said(3)], *heard(5)),
+        *([T + 4001, numbered(2)], [T + 4001, numbered(3)], *live(5)),
     ]
     assert play(steps, "items.map(kinds)") == [
         *(["connected"], [], ["m1"], ["lost"], [], []),
         *(["m2"], ["m3", "resumed"], ["m5"]),
     ]
-    assert play(steps, "[state.tally(now).recovered, state.tally(now).reconnects, events()]") == [
-        2,
-        1,
+    assert play(steps, "[state.statistics(now).recovered, state.statistics(now).reconnects, events()]") == [
+        *(2, 1),
         ["connected 0", "lost", "resumed 2"],
     ]
 
 
-def test_a_page_whose_position_was_refused_counts_what_it_did_not_know_as_recovered(play: Play) -> None:
-    steps: list[Step] = [[T, welcome(1)], [T, "open"], [T, said(1)]]
-    answer = "state.forgetPosition() ?? [...x.map((frame) => state.take(frame, now)), state.recovered]"
-    assert play(steps, answer, extra=[welcome(0), said(0)])[-1] == 1
+def test_recovered_after_reset(play: Play) -> None:
+    """After a reset of the position, a message that the page did not know is recovered."""
+    steps: list[Step] = [[T, welcome(1)], [T, "open"], [T, numbered(1)]]
+    receive = "[...extra.map((frame) => state.receive(frame, now)), state.protocol.recovered]"
+    assert play(steps, f"state.protocol.resetPosition() ?? {receive}", extra=[welcome(0), numbered(0)])[-1] == 1
 
 
-def test_repeats_are_counted_and_never_shown(play: Play) -> None:
-    steps: list[Step] = [[T, welcome()], [T, "open"], *heard(1, 2, 2, 1)]
-    assert play(steps, "[items.flatMap(kinds), state.tally(now).repeated]") == [["connected", "m1", "m2"], 2]
+def test_delays(play: Play) -> None:
+    """The median is that of the newest thousand delays, the worst that of all."""
+    slow = [[T + 5000, numbered(n, sent=T + 1000 * n - 8)] for n in (1, 2)]
+    many: list[Step] = [[T + 1000 * n + n % 2, numbered(n)] for n in range(6, 1006)]
+    assert play([[T, welcome()], *slow], "state.statistics(now).medianDelay") == 3508
+    statistics = play([[T, welcome()], *slow, *many], "state.statistics(now)")
+    assert (statistics["medianDelay"], statistics["worstDelay"]) == (9, 4008)
 
 
-def test_the_median_is_of_the_newest_thousand_delays_and_the_worst_of_all(play: Play) -> None:
-    slow = [[T + 5000, said(n, sent=T + 1000 * n - 8)] for n in (1, 2)]
-    many: list[Step] = [[T + 1000 * n + n % 2, said(n)] for n in range(6, 1006)]
-    assert play([[T, welcome()], *slow], "state.tally(now).median") == 3508
-    tally = play([[T, welcome()], *slow, *many], "state.tally(now)")
-    assert (tally["median"], tally["worst"]) == (9, 4008)
-
-
-# The silence.
-
-
-def test_the_longest_silence_is_between_messages_or_since_the_first_welcome_or_still_lasts(play: Play) -> None:
-    steps: list[Step] = [[T + 500, welcome(-1)], [T + 500, said(-1)], [T + 500, "open"]]
-    assert play([], "state.tally(now).silence", later=9000) == 0
-    assert play(steps, "state.tally(now).silence", later=700) == 700
-    assert play([*steps, *heard(3, 4)], "state.tally(now).silence") == 2502
-    assert play([*steps, *heard(3, 4)], "state.tally(now).silence", later=7000) == 7000
+def test_longest_silence(play: Play) -> None:
+    """The longest silence is between two messages, or after the first welcome, or still lasts."""
+    steps: list[Step] = [[T + 500, welcome(-1)], [T + 500, numbered(-1)], [T + 500, "open"]]
+    assert play([], "state.statistics(now).longestSilence", later=9000) == 0
+    assert play(steps, "state.statistics(now).longestSilence", later=700) == 700
+    assert play([*steps, *live(3, 4)], "state.statistics(now).longestSilence") == 2502
+    assert play([*steps, *live(3, 4)], "state.statistics(now).longestSilence", later=7000) == 7000
 
 
 # Events.
 
 
-def test_a_move_a_refusal_and_the_return_are_each_told_once(play: Play) -> None:
+def test_connection_events(play: Play) -> None:
+    """Each change of the connection's state is one event, however many attempts it takes."""
     states = ["moved", "moved", "unreachable", "unreachable", "unreachable"]
     steps: list[Step] = [[T, welcome()], [T, "open"], *([T + 1, state] for state in states)]
     steps += [[T + 2, welcome()], [T + 2, "open"]]
     assert play(steps, "events()") == ["connected 0", "moved", "unreachable", "resumed 0"]
 
 
-def test_a_page_that_never_connected_says_so_and_is_connected_later(play: Play) -> None:
+def test_first_connection_fails(play: Play) -> None:
+    """A page that could not connect at first is connected later, and not reconnected."""
     steps: list[Step] = [[T, "connecting"], [T, "unreachable"], [T, "unreachable"], [T, welcome()], [T, "open"]]
-    assert play(steps, "events()") == ["unreachable", "connected 0"]
-    assert play(steps, "state.tally(now).reconnects") == 0
+    assert play(steps, "[events(), state.statistics(now).reconnects]") == [["unreachable", "connected 0"], 0]
 
 
-def test_a_connection_that_ends_while_it_catches_up_tells_what_it_brought(play: Play) -> None:
+def test_lost_while_resuming(play: Play) -> None:
+    """A connection that ends before the page has caught up has an event with what it recovered."""
     away: list[Step] = [[T + 1, "lost"], [T + 9000, welcome(4)], [T + 9000, "open"]]
-    steps: list[Step] = [[T, welcome()], [T, "open"], *heard(1), *away, [T + 9000, said(2)], *away]
-    steps += [[T + 9000, said(3)], [T + 9000, said(4)]]
+    steps: list[Step] = [[T, welcome()], [T, "open"], *live(1), *away, [T + 9000, numbered(2)], *away]
+    steps += [[T + 9000, numbered(3)], [T + 9000, numbered(4)]]
     assert play(steps, "events()") == ["connected 0", "lost", "resumed 1", "lost", "resumed 2"]
 
 
-def test_a_channel_that_goes_and_comes_is_told_once_each_whoever_tells_it(play: Play) -> None:
+def test_channel_events(play: Play) -> None:
+    """A channel that goes down and up again is one event each, whether a status or a welcome reports it."""
     down, up = ({"type": "status", "channel": channel, "since": T} for channel in ("down", "up"))
     steps: list[Step] = [[T, welcome()], [T, "open"], [T, down], [T, down], [T, up], [T, up]]
     assert play(steps, "events()") == ["connected 0", "channel-down", "channel-up"]
@@ -155,122 +153,81 @@ def test_a_channel_that_goes_and_comes_is_told_once_each_whoever_tells_it(play: 
     assert play(again, "events()")[2:] == ["moved", "resumed 0", "channel-down", "channel-up"]
 
 
-def test_a_gap_is_listed_as_it_is_and_among_the_events(play: Play) -> None:
-    before = {"type": "gap", "after": said(1)["position"], "before": said(5)["position"]}
-    steps: list[Step] = [[T, welcome()], *heard(1), [T + 5000, before], *heard(5)]
-    assert play(steps, "[items.map(({ type }) => type), items.flatMap(kinds), events()]")[1:] == [
+def test_gap_event(play: Play) -> None:
+    """A gap is listed, and is an event; there is no interval over it."""
+    gap = {"type": "gap", "after": numbered(1)["position"], "before": numbered(5)["position"]}
+    steps: list[Step] = [[T, welcome()], *live(1), [T + 5000, gap], *live(5)]
+    assert play(steps, "[items.flatMap(kinds), events()]") == [
         ["connected", "m1", "gap", "m5"],
         ["connected 0", "gap"],
     ]
-    assert play(steps, "state.moments.map(({ pause }) => pause)") == [None, None], "a pause over lost messages is none"
+    assert play(steps, "state.buckets.map(({ interval }) => interval)") == [None, None]
 
 
-def test_a_malformed_frame_changes_nothing_at_all(play: Play) -> None:
-    steps: list[Step] = [[T, welcome()], [T, "open"], *heard(1)]
-    broken = [said(2, sent_at="noon"), {**said(2), "position": "soon"}, {**WELCOME, "relay": 7}, gap("x", "y")]
-    look = "JSON.stringify([state, state.tally(now), state.moments, state.names('relay', now)])"
-    answer = f"""x.map((frame) => {{
-        const before = {look};
-        try {{ state.take(frame, now) }} catch {{ return {look} === before }}
-    }})"""
-    assert play(steps, answer, extra=broken) == [True] * 4
+# The instances.
 
 
-# Who speaks and relays.
+def test_instances(play: Play) -> None:
+    """The instances are those of the last ten minutes, newest first, and bounded."""
+    steps: list[Step] = [[T, numbered(1, relay="old")], [T + WINDOW, numbered(601)]]
+    steps += [[T + WINDOW, numbered(602, relay="new")]]
+    assert play(steps, "state.instances('relay', now)") == ["new", "r", "old"]
+    assert play(steps, "state.instances('relay', now)", later=1) == ["new", "r"]
+    many: list[Step] = [[T, numbered(n, broadcaster=f"b{n}")] for n in range(100)]
+    assert play(many, "state.instances('broadcaster', now)") == [f"b{n}" for n in range(99, 79, -1)]
 
 
-def test_the_shape_is_combined_where_one_instance_runs_both_actors(play: Play) -> None:
-    assert play([], "state.shape") is None
-    assert play([[T, said(1)]], "state.shape") == "split"
-    assert play([[T, said(1)], [T, said(2, broadcaster="one", relay="one")]], "state.shape") == "combined"
+def test_instance_with_clock_ahead(play: Play) -> None:
+    """A broadcaster whose clock is far ahead is removed like any other."""
+    steps: list[Step] = [[T, welcome(1)], [T, numbered(1, sent=T + 10**12, broadcaster="ahead")]]
+    assert play(steps, "state.instances('broadcaster', now)") == ["ahead"]
+    assert play(steps, "state.instances('broadcaster', now)", later=WINDOW + 1) == []
 
 
-def test_names_are_those_of_the_last_ten_minutes_newest_first_and_bounded(play: Play) -> None:
-    steps: list[Step] = [[T, said(1, relay="old")], [T + LATELY, said(601)], [T + LATELY, said(602, relay="new")]]
-    assert play(steps, "state.names('relay', now)") == ["new", "r", "old"]
-    assert play(steps, "state.names('relay', now)", later=1) == ["new", "r"]
-    many: list[Step] = [[T, said(n, broadcaster=f"b{n}")] for n in range(100)]
-    assert play(many, "state.names('broadcaster', now)") == [f"b{n}" for n in range(99, 79, -1)]
+# The buckets.
 
 
-def test_a_broadcaster_whose_clock_is_far_ahead_is_forgotten_like_any_other(play: Play) -> None:
-    steps: list[Step] = [[T, welcome(1)], [T, said(1, sent=T + 10**12, broadcaster="ahead")]]
-    assert play(steps, "state.names('broadcaster', now)") == ["ahead"]
-    assert play(steps, "state.names('broadcaster', now)", later=LATELY + 1) == []
+def test_bucket(play: Play) -> None:
+    """The messages of half a second are one bucket, with their longest delay and interval."""
+    steps: list[Step] = []
+    for n, (sent, received) in enumerate([(1000, 1500), (1100, 2400), (1300, 1800)]):
+        fields = {"position": f"{T}-{n}", "id": f"{n}"}
+        steps.append([T + received, numbered(1, sent=T + sent) | fields])
+    expected = {"at": T + 1000, "count": 3, "delivery": "live", "delay": 1300, "interval": 200}
+    assert play(steps, "state.buckets") == [expected]
 
 
-@pytest.mark.parametrize("skew", [0, -3_600_000, 3_600_000])
-def test_each_hop_takes_as_long_as_the_clocks_of_its_ends_say(play: Play, skew: int) -> None:
-    steps: list[Step] = [[T + 1002 + skew, said(1)]]
-    assert play(steps, "state.hops") == [3, 5, 2 + skew]
+@pytest.mark.parametrize(("sent", "at"), [(-(10**12), 1000), (-WINDOW - 1, 1000), (-5000, -5000), (10**12, 1000)])
+def test_bucket_of_wrong_clock(play: Play, sent: int, at: int) -> None:
+    """A live message is in the plot, however wrong its broadcaster's clock is."""
+    buckets = play([[T + 1000, numbered(1, sent=T + sent)]], "(state.prune(now), state.buckets)")
+    assert [bucket["at"] - T for bucket in buckets] == [at]
 
 
-# The plot's moments, and where the path is cut.
-
-
-def test_what_comes_within_half_a_second_is_one_moment_with_the_worst_delay_and_pause(play: Play) -> None:
-    steps: list[Step] = [[T + 1500 + late, said(1, sent=T + 1000 + n)] for n, late in ((0, 0), (100, 900), (300, 300))]
-    for n, step in enumerate(steps):
-        step[1] = {**said(1), **step[1], "position": f"{T}-{n}", "id": f"{n}"}  # type: ignore[dict-item]
-    moments = play(steps, "state.moments")
-    assert moments == [{"at": T + 1000, "count": 3, "came": "live", "delay": 1300, "pause": 200}]
-
-
-@pytest.mark.parametrize(("sent", "at"), [(-(10**12), 1000), (-LATELY - 1, 1000), (-5000, -5000), (10**12, 1000)])
-def test_a_live_message_is_in_the_plot_however_wrong_its_clock(play: Play, sent: int, at: int) -> None:
-    moments = play([[T + 1000, said(1, sent=T + sent)]], "(state.prune(now), state.moments)")
-    assert [moment["at"] - T for moment in moments] == [at]
-
-
-def test_ten_minutes_later_the_plot_is_empty(play: Play) -> None:
-    steps: list[Step] = [[T, welcome()], [T, "open"], *heard(1)]
-    assert len(play(steps, "(state.prune(now), state.moments)", later=LATELY - 1010)) == 1
-    assert play(steps, "(state.prune(now), state.moments)", later=LATELY) == []
-
-
-@pytest.mark.parametrize(
-    ("condition", "steps", "cut"),
-    [
-        ("connecting", [], 2),
-        ("connected", [[T, WELCOME], [T, "open"]], -1),
-        ("channel-down", [[T, {**WELCOME, "channel": "down"}], [T, "open"]], 1),
-        *((state, [[T, WELCOME], [T, "open"], [T, state]], 2) for state in ("moved", "lost", "dead", "unreachable")),
-    ],
-)
-def test_it_says_where_the_path_is_cut(play: Play, condition: str, steps: list[Step], cut: int) -> None:
-    assert play(steps, "[state.condition, state.cut]") == [condition, cut]
-
-
-# Bounds.
-
-
-def test_a_flood_an_hour_undrawn_and_a_week_of_flapping_leave_no_more_behind_than_their_newest(blank: Page) -> None:
-    """A thousand messages a second over a minute, by two clocks a minute apart, and 10,000 lost connections."""
+def test_state_bounded(blank: Page) -> None:
+    """A flood by two clocks, an hour without drawing and 10,000 lost connections leave a bounded state, quickly."""
     body = """
-        const { Position } = await import("/page/stream.js");
         const state = new m.State(a);
-        const began = performance.now();
-        for (let n = 0; n < 60_000; n += 1) {
-            const position = `${a + n}-0`;
-            state.take({ type: "message", id: position, position, text: "x", broadcaster: `b${n % 50}`,
-                relay: "r", sent_at: a + n - (n % 2) * 60_000, relayed_at: a + n }, a + n);
-        }
-        const perMessage = (performance.now() - began) / 60_000;
-        const moments = state.moments.length;
-        for (let n = 60_000; n < 3_660_000; n += 1000) {
-            const position = `${a + n}-0`;
-            state.take({ type: "message", id: position, position, text: "x", broadcaster: "b", relay: "r",
-                sent_at: a + n, relayed_at: a + n }, a + n);
-        }
-        const hour = state.moments.length;
+        const receive = (n, broadcaster, sentAt) => {
+            const id = `${a + n}-0`;
+            const frame = { type: "message", id, position: id, text: "x", broadcaster, relay: "r" };
+            state.receive({ ...frame, sent_at: sentAt, relayed_at: a + n }, a + n);
+        };
+        const startedAt = performance.now();
+        for (let n = 0; n < 60_000; n += 1) receive(n, `b${n % 50}`, a + n - (n % 2) * 60_000);
+        const perMessage = (performance.now() - startedAt) / 60_000;
+        const flood = state.buckets.length;
+        for (let n = 60_000; n < 3_660_000; n += 1000) receive(n, "b", a + n);
+        const hour = state.buckets.length;
         for (let n = 0; n < 20_000; n += 1) {
-            state.turn({ state: n % 2 ? "open" : "lost", since: 0, attempt: 0, retryAt: null }, a + n * 30_000);
+            const connection = { state: n % 2 ? "open" : "lost", since: 0, attempt: 0, retryAt: null };
+            state.setConnection(connection, a + n * 30_000);
         }
-        return [state.tally(a).shown, moments, hour, state.events.length, perMessage];
+        return [state.statistics(a).shown, flood, hour, state.events.length, perMessage];
     """
-    shown, moments, hour, events, per_message = run(blank, "state", body, T)
+    shown, flood, hour, events, per_message = run(blank, "state", body, T)
     assert shown == 63_600
-    assert moments <= 2 * (MINUTE / 500 + 1)
-    assert hour <= LATELY / 500 + 1, "marks of an hour in which nothing was drawn"
+    assert flood <= 2 * (MINUTE / 500 + 1)
+    assert hour <= WINDOW / 500 + 1, "buckets of an hour in which nothing was drawn"
     assert events <= 200
-    assert per_message < 0.5, "a thousand a second take half of the time that there is"
+    assert per_message < 0.5, "ms; a thousand messages a second take half of the time"

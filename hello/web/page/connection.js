@@ -1,102 +1,188 @@
-// Keeps a WebSocket to a relay open. It knows neither what frames say nor how anything looks.
+// @ts-check
+// Keeps a WebSocket to a relay open. This module does not interpret frames, and draws nothing.
 
-const SILENCE_MS = 25_000; // 2.5 of the relay's beats
-const OPENING_MS = 10_000; // to the first frame; the browser's own limit is minutes
-const STEADY_MS = 10_000; // up so long, and the pauses begin anew
-// At most, by attempt, the last for all others: back within 5 s of the network.
-const PAUSES_MS = [1000, 500, 1000, 2000, 4000, 5000];
-const ENQUIRE_EVERY = 5; // failed attempts
-const RECENT = 50; // messages to begin with
-const REASONS = { 1012: "moved", 1013: "slow" }; // by close code; others are "lost"
+/**
+ * @import { ClientProtocol, Position } from "./client-protocol.js"
+ *
+ * @typedef {"moved" | "slow" | "lost" | "dead" | "unreachable" | "garbled"} CloseReason
+ * Why a connection ended: the relay stops (1012), this page is too slow (1013), any other close, no frame for 25 s, no
+ * first frame, or a frame that this page cannot read.
+ *
+ * @typedef {object} Connection Times are UNIX milliseconds.
+ * @property {"connecting" | "open" | CloseReason} state
+ * @property {number} since When this state began; repeated failures to connect are one state.
+ * @property {number} attempt The number of attempts since the last stable connection.
+ * @property {number | null} retryAt When the next attempt begins; null if none is scheduled.
+ */
 
-/** Milliseconds, drawn at random: pages lost together do not return together. */
-export function pauseBefore(attempt, random = Math.random) {
-	return random() * (PAUSES_MS[attempt - 1] ?? PAUSES_MS.at(-1));
+export const IDLE_TIMEOUT_MS = 25_000; // 2.5 periods of the relay's heartbeat
+const OPEN_TIMEOUT_MS = 10_000; // to the first frame, since a browser itself waits for minutes
+const STABLE_MS = 10_000; // a connection that was open for so long resets the back-off
+// The longest delay before each attempt; the last one holds for all further attempts, too. No delay is longer than 5 s,
+// so that a page reconnects within 5 s after the network is back.
+const MAX_DELAYS_MS = [1000, 500, 1000, 2000, 4000, 5000];
+const FAILURES_PER_CHECK = 5; // failed attempts in a row between two checks of the position
+const RECENT = 50; // messages requested by a page that has no position yet
+
+/**
+ * Returns the milliseconds to wait before this attempt: full jitter, so that pages that were disconnected together do
+ * not reconnect together.
+ *
+ * @param {number} attempt 1 is the first.
+ */
+export function backoffDelay(attempt, random = Math.random) {
+	return random() * MAX_DELAYS_MS[Math.min(attempt, MAX_DELAYS_MS.length) - 1];
 }
 
 /**
- * Connects for ever. `hear` is given each frame, `tell` each change: `state` is connecting, open, or why it is not
- * (moved, slow, lost, dead, unreachable, garbled); `retryAt` is the next attempt's time, or null. UNIX milliseconds.
+ * Connects, and reconnects after each loss. Never returns.
+ *
+ * @param {object} options
+ * @param {ClientProtocol} options.protocol Its position is where a new connection resumes.
+ * @param {(frame: unknown) => void} options.onFrame Called with each frame. An exception closes the connection.
+ * @param {(connection: Connection) => void} options.onConnectionChange
  */
-export async function stayConnected({ stream, hear, tell }) {
-	let link = { state: "connecting", since: Date.now(), attempt: 0 };
-	const turn = (change) => tell((link = { ...link, retryAt: null, ...change }));
-	let failures = 0; // in a row
+export async function stayConnected({ protocol, onFrame, onConnectionChange }) {
+	/** @type {Connection} */
+	let connection = { state: "connecting", since: Date.now(), attempt: 0, retryAt: null };
+
+	/** @param {Partial<Connection>} change */
+	const update = (change) => {
+		connection = { ...connection, ...change };
+		onConnectionChange(connection);
+	};
+
+	let failures = 0; // attempts in a row that brought no frame
 	for (;;) {
-		turn();
-		const opened = () => turn({ state: "open", since: Date.now() });
-		const { reason: state, upMs } = await listen(address("ws", stream.position), hear, opened);
-		if (upMs !== null) failures = 0;
-		else if (++failures % ENQUIRE_EVERY === 0 && (await isRefused(stream.position))) stream.forgetPosition();
-		const since = upMs === null ? link.since : Date.now();
-		const attempt = upMs >= STEADY_MS ? 1 : link.attempt + 1;
-		const pause = pauseBefore(state === "slow" ? Infinity : attempt); // the slow come back later
-		turn({ state, since, attempt, retryAt: Date.now() + pause });
-		await sleep(pause);
+		update({ retryAt: null });
+		const url = streamUrl("ws", protocol.position);
+		const onOpen = () => update({ state: "open", since: Date.now() });
+		const { reason, openMs } = await runConnection(url, onFrame, onOpen);
+		const failed = openMs === null;
+		failures = failed ? failures + 1 : 0;
+		if (failed && failures % FAILURES_PER_CHECK === 0 && (await isRejected(protocol.position))) {
+			protocol.resetPosition();
+		}
+		const since = failed ? connection.since : Date.now();
+		const wasStable = openMs !== null && openMs >= STABLE_MS;
+		const attempt = wasStable ? 1 : connection.attempt + 1;
+		// The longest delay: a page that could not keep up gets more time.
+		const delay = backoffDelay(reason === "slow" ? Infinity : attempt);
+		update({ state: reason, since, attempt, retryAt: Date.now() + delay });
+		await waitBeforeRetry(delay);
 	}
 }
 
-/** Resolves with why a WebSocket ended, and how long after its first frame (null without one). */
-function listen(url, hear, opened) {
+/**
+ * Opens a WebSocket, and returns why it ended and how many milliseconds passed after its first frame (null without one).
+ *
+ * @param {URL} url
+ * @param {(frame: unknown) => void} onFrame
+ * @param {() => void} onOpen Called after the first frame.
+ * @returns {Promise<{ reason: CloseReason, openMs: number | null }>}
+ */
+function runConnection(url, onFrame, onOpen) {
 	return new Promise((resolve) => {
 		const socket = new WebSocket(url);
+		/** @type {number | null} */
 		let openedAt = null;
-		let watchdog;
+		let timeout = 0;
 
+		/** @param {CloseReason} reason */
 		const end = (reason) => {
-			clearTimeout(watchdog);
-			socket.onmessage = socket.onclose = null;
-			socket.close(); // not waited for: a dead line may take minutes
-			resolve({ reason, upMs: openedAt && performance.now() - openedAt });
-		};
-		const expectWithin = (milliseconds) => {
-			clearTimeout(watchdog);
-			watchdog = setTimeout(end, milliseconds, openedAt === null ? "unreachable" : "dead");
+			clearTimeout(timeout);
+			socket.onmessage = null;
+			socket.onclose = null;
+			socket.close(); // not awaited: this may take minutes if the network is gone
+			resolve({ reason, openMs: openedAt === null ? null : performance.now() - openedAt });
 		};
 
-		expectWithin(OPENING_MS);
+		/**
+		 * @param {number} milliseconds
+		 * @param {CloseReason} reason
+		 */
+		const expectFrameWithin = (milliseconds, reason) => {
+			clearTimeout(timeout);
+			timeout = setTimeout(() => end(reason), milliseconds);
+		};
+
+		expectFrameWithin(OPEN_TIMEOUT_MS, "unreachable");
 		socket.onmessage = ({ data }) => {
 			try {
-				hear(JSON.parse(data));
+				onFrame(JSON.parse(data));
 			} catch (error) {
 				console.error(error);
-				end("garbled"); // to go on would lose this frame in silence
+				end("garbled"); // a connection that went on would lose this frame without a report
 				return;
 			}
 			if (openedAt === null) {
 				openedAt = performance.now();
-				opened();
+				onOpen();
 			}
-			expectWithin(SILENCE_MS);
+			expectFrameWithin(IDLE_TIMEOUT_MS, "dead");
 		};
-		socket.onclose = ({ code }) => end(REASONS[code] ?? (openedAt === null ? "unreachable" : "lost"));
+		socket.onclose = ({ code }) => end(closeReason(code, openedAt !== null));
 	});
 }
 
-/** Whether the relay refuses this position, as ahead of its clock: a handshake does not tell, but `events` does. */
-async function isRefused(position) {
-	if (position === null) return false;
-	const signal = AbortSignal.timeout(OPENING_MS);
-	const answer = await fetch(address("events", position), { signal }).catch(() => null);
-	answer?.body?.cancel();
-	return answer?.status === 400;
+/**
+ * @param {number} code A close code of RFC 6455, section 7.4, or of its registry at IANA.
+ * @param {boolean} wasOpen
+ * @returns {CloseReason}
+ */
+function closeReason(code, wasOpen) {
+	if (code === 1012) return "moved"; // Service Restart
+	if (code === 1013) return "slow"; // Try Again Later
+	return wasOpen ? "lost" : "unreachable";
 }
 
-/** Beside the page's own address: a path prefix is kept. */
-function address(path, position) {
+/**
+ * Returns true if the relay rejects this position, since it is ahead of the relay's clock. A page cannot see the status
+ * of a failed WebSocket handshake, so this function asks for the same stream by HTTP.
+ *
+ * @param {Position | null} position
+ */
+async function isRejected(position) {
+	if (position === null) return false;
+	const signal = AbortSignal.timeout(OPEN_TIMEOUT_MS);
+	const response = await fetch(streamUrl("events", position), { signal }).catch(() => null);
+	response?.body?.cancel();
+	return response?.status === 400;
+}
+
+/**
+ * Returns the address of the stream, which is relative to the page's: a path prefix of an ingress is kept.
+ *
+ * @param {"ws" | "events"} path
+ * @param {Position | null} position
+ */
+function streamUrl(path, position) {
 	const url = new URL(path, document.baseURI);
 	if (path === "ws") url.protocol = url.protocol.replace("http", "ws");
-	url.search = new URLSearchParams(position === null ? { last: RECENT } : { after: position });
+	if (position === null) url.searchParams.set("last", String(RECENT));
+	else url.searchParams.set("after", String(position));
 	return url;
 }
 
-/** Resolves after so long, or at once when the network is back or someone looks. */
-function sleep(milliseconds) {
-	const over = new AbortController();
-	const { signal } = over;
-	const wake = () => over.abort();
-	setTimeout(wake, milliseconds);
-	addEventListener("online", wake, { signal });
-	document.addEventListener("visibilitychange", () => document.hidden || wake(), { signal });
-	return new Promise((resolve) => (signal.onabort = resolve));
+/**
+ * Resolves after this time, or as soon as the network is back or the page becomes visible.
+ *
+ * @param {number} milliseconds
+ * @returns {Promise<void>}
+ */
+function waitBeforeRetry(milliseconds) {
+	return new Promise((resolve) => {
+		const controller = new AbortController();
+		const { signal } = controller; // removes the listeners
+		const end = () => {
+			controller.abort();
+			resolve();
+		};
+		const endIfVisible = () => {
+			if (!document.hidden) end();
+		};
+		setTimeout(end, milliseconds);
+		addEventListener("online", end, { signal });
+		document.addEventListener("visibilitychange", endIfVisible, { signal });
+	});
 }

@@ -1,20 +1,64 @@
-// Finds and makes elements, and changes them only where something is new.
+// @ts-check
+// Finds and creates elements, and writes to them only where a value has changed.
 
-export const byId = (id) => document.getElementById(id);
-export const html = (name, ...parts) => fill(document.createElement(name), ...parts);
-export const svg = (name, ...parts) => fill(document.createElementNS("http://www.w3.org/2000/svg", name), ...parts);
+/** @typedef {Record<string, string | number>} Attributes */
 
-function fill(element, attributes = {}, ...children) {
-	for (const attribute in attributes) element.setAttribute(attribute, attributes[attribute]);
+/**
+ * Returns the element with this id. Throws an Error if the page has none.
+ *
+ * @param {string} id
+ */
+export function byId(id) {
+	const element = document.getElementById(id);
+	if (element === null) throw new Error(`the page has no element with the id ${id}`);
+	return element;
+}
+
+/**
+ * @param {string} name
+ * @param {Attributes} [attributes]
+ * @param {(Node | string)[]} children
+ */
+export function html(name, attributes, ...children) {
+	return fill(document.createElement(name), attributes, children);
+}
+
+/**
+ * @param {string} name
+ * @param {Attributes} [attributes]
+ * @param {(Node | string)[]} children
+ */
+export function svg(name, attributes, ...children) {
+	return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+}
+
+/**
+ * @template {Element} T
+ * @param {T} element
+ * @param {Attributes} attributes
+ * @param {(Node | string)[]} children
+ */
+function fill(element, attributes = {}, children) {
+	for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
 	element.append(...children);
 	return element;
 }
 
-export function set(element, attribute, value) {
-	if (element.getAttribute(attribute) !== value) element.setAttribute(attribute, value);
+/**
+ * @param {Element} element
+ * @param {string} name
+ * @param {string} value
+ */
+export function setAttribute(element, name, value) {
+	if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
-/** A status is read aloud each time it is written, with equal text too. */
-export function write(element, text) {
+/**
+ * Sets the text of an element. A screen reader announces every write to a status, even of an equal text.
+ *
+ * @param {Element} element
+ * @param {string} text
+ */
+export function setText(element, text) {
 	if (element.textContent !== text) element.textContent = text;
 }

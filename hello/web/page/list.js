@@ -1,68 +1,105 @@
-// Draws what there is to show as a log, and has it read aloud.
+// @ts-check
+// Draws the log, and announces its new messages to screen readers.
 
+import { pushBounded } from "./bounded.js";
+import { KEPT_IDS } from "./client-protocol.js";
 import { byId, html } from "./elements.js";
-import { keep, KEPT } from "./stream.js";
-import { clock, eventWords, gapWords, newsWords } from "./words.js";
+import { announcementText, eventText, formatTime, gapText } from "./text.js";
 
-const SPOKEN_MS = 5000; // between two announcements: a flood is told as a number
+/**
+ * @import { Gap, Message } from "./client-protocol.js"
+ * @import { Item } from "./state.js"
+ */
 
-const [list, news] = ["messages", "news"].map(byId);
-const waiting = [];
-let unspoken = 0;
-let last = null;
-let spokenAt = -Infinity;
-let [end, place] = [0, 0]; // of the log and in it, as drawn last
+const MAX_ENTRIES = KEPT_IDS; // a message in the list is never listed again
+const ANNOUNCE_INTERVAL_MS = 5000; // between two announcements; several messages become one
+
+const list = byId("messages");
+const announcement = byId("announcement");
+
+/** @type {Item[]} Entries that are not drawn yet. */
+const pending = [];
+let unannounced = 0;
+/** @type {Message | Gap | null} */
+let newest = null;
+let announcedAt = -Infinity;
+let drawnEnd = 0; // scrollTop at the end of the log, after the last drawing
+let drawnTop = 0; // scrollTop, after the last drawing
 
 new ResizeObserver(drawList).observe(list);
 
-/** Takes messages, gaps and events, oldest first. */
-export function add(items) {
-	for (const item of items) keep(waiting, item, KEPT);
+/** @param {Item[]} items Oldest first. */
+export function addToList(items) {
+	for (const item of items) pushBounded(pending, item, MAX_ENTRIES);
 }
 
-/** Puts what is waiting at the end, which stays in view unless someone has gone back. */
+/** Draws the new entries at the end of the log. The end stays in view unless the reader has scrolled back. */
 export function drawList() {
-	const items = waiting.splice(0);
-	const max = list.scrollHeight - list.clientHeight;
-	const follows = list.scrollTop >= Math.min(end, max) - 1;
+	const items = pending.splice(0);
+	const end = list.scrollHeight - list.clientHeight;
+	const isAtEnd = list.scrollTop >= Math.min(drawnEnd, end) - 1;
+	const isScrolling = list.scrollTop !== drawnTop;
 	list.append(...items.map(drawItem));
-	if (follows) {
+	if (isAtEnd) {
 		list.scrollTop = list.scrollHeight;
-		end = list.scrollTop;
-	} else if (list.scrollTop === place) end = max; // not while someone scrolls
-	// In a frame of its own: what is in view does not move then.
-	requestAnimationFrame(() => {
-		const { scrollTop, scrollHeight } = list;
-		while (list.childElementCount > (follows ? KEPT : 2 * KEPT)) list.firstElementChild.remove();
-		const dropped = scrollHeight - list.scrollHeight;
-		if (dropped) list.scrollTop = scrollTop - dropped;
-		end -= dropped;
-		place = list.scrollTop;
-	});
-	speak(items.filter(({ type, came }) => came === "live" || type === "gap"));
+		drawnEnd = list.scrollTop;
+	} else if (!isScrolling) {
+		drawnEnd = end; // kept while the reader scrolls, so that the end of before can be reached
+	}
+	// The oldest entries go in a later frame than the new ones come: only then does what is in view not move.
+	requestAnimationFrame(() => removeOldest(isAtEnd ? MAX_ENTRIES : 2 * MAX_ENTRIES));
+	announce(items);
 }
 
-function speak(items) {
-	unspoken += items.length;
-	last = items.at(-1) ?? last;
-	if (unspoken === 0 || performance.now() - spokenAt < SPOKEN_MS) return;
-	news.textContent = newsWords(unspoken, last);
-	unspoken = 0;
-	spokenAt = performance.now();
+/**
+ * Removes the entries beyond the newest `count`, and keeps in place what is in view.
+ *
+ * @param {number} count
+ */
+function removeOldest(count) {
+	const { scrollTop, scrollHeight } = list;
+	while (list.childElementCount > count) list.firstElementChild?.remove();
+	const removedHeight = scrollHeight - list.scrollHeight;
+	if (removedHeight > 0) list.scrollTop = scrollTop - removedHeight;
+	drawnEnd -= removedHeight;
+	drawnTop = list.scrollTop;
 }
 
+/** @param {Item[]} items */
+function announce(items) {
+	for (const item of items) {
+		if (item.type === "gap" || (item.type === "message" && item.delivery === "live")) {
+			unannounced += 1;
+			newest = item;
+		}
+	}
+	if (unannounced === 0 || newest === null || performance.now() - announcedAt < ANNOUNCE_INTERVAL_MS) return;
+	announcement.textContent = announcementText(unannounced, newest);
+	unannounced = 0;
+	announcedAt = performance.now();
+}
+
+/** @param {Item} item */
 function drawItem(item) {
-	if (item.type === "gap") {
-		return html("li", { class: "gap", "data-after": item.after, "data-before": item.before }, gapWords(item));
+	switch (item.type) {
+		case "gap": {
+			const positions = { "data-after": String(item.after), "data-before": String(item.before) };
+			return html("li", { class: "gap", ...positions }, gapText(item));
+		}
+		case "event":
+			return html("li", { class: "event" }, drawTime(item.at), html("p", {}, eventText(item)));
+		case "message":
+			return html(
+				"li",
+				{ "data-position": String(item.position), "data-id": item.id },
+				drawTime(item.sent_at),
+				html("p", { dir: "auto" }, item.text),
+				html("p", { class: "path muted" }, `${item.broadcaster} → ${item.relay}`),
+			);
 	}
-	if (item.type === "event") {
-		return html("li", { class: "event" }, drawTime(item.at), html("p", {}, eventWords(item)));
-	}
-	const { position, id, text, broadcaster, relay, sent_at: sentAt } = item;
-	return html("li", { "data-position": position, "data-id": id }, drawTime(sentAt),
-		html("p", { dir: "auto" }, text),
-		html("p", { class: "path quiet" }, `${broadcaster} → ${relay}`),
-	);
 }
 
-const drawTime = (moment) => html("time", { datetime: new Date(moment).toISOString() }, clock(moment));
+/** @param {number} time */
+function drawTime(time) {
+	return html("time", { datetime: new Date(time).toISOString() }, formatTime(time));
+}

@@ -1,51 +1,57 @@
-// Brings the connection, the state and the drawings together.
+// @ts-check
+// Connects the modules: the connection, the state, and the parts of the page that draw the state.
 
 import { stayConnected } from "./connection.js";
-import { add, drawList } from "./list.js";
-import { drawPanel, drawTally, offerCopy } from "./panel.js";
+import { addToList, drawList } from "./list.js";
+import { drawStatistics, drawStatus, enableCopy } from "./panel.js";
 import { drawPicture, pulse } from "./picture.js";
 import { drawPlot } from "./plot.js";
 import { State } from "./state.js";
 
-const COUNT_DOWN_MS = 250; // the next attempt is told so far off at most
-const MOVE_ON_MS = 1000; // the plot and the tally
-const DRAW_MS = 100; // between two drawings, at least: a flood costs no more
+/** @import { Item } from "./state.js" */
+
+const STATUS_INTERVAL_MS = 250; // how late the count-down to the next attempt may be
+const DRAW_INTERVAL_MS = 1000; // the plot and the statistics change with the time, too
+const MIN_DRAW_INTERVAL_MS = 100; // limits the cost of drawing at any rate of messages
 
 const state = new State();
-let due = false;
+let isDrawScheduled = false;
 let drawnAt = -Infinity;
 
-/** Draws when the browser next draws; nothing where nobody looks. */
-function soon() {
-	if (due || document.hidden) return;
-	due = true;
-	setTimeout(requestAnimationFrame, drawnAt + DRAW_MS - performance.now(), draw);
+/** Schedules one drawing. A hidden page is not drawn until it becomes visible. */
+function scheduleDraw() {
+	if (isDrawScheduled || document.hidden) return;
+	isDrawScheduled = true;
+	const delay = drawnAt + MIN_DRAW_INTERVAL_MS - performance.now();
+	setTimeout(() => requestAnimationFrame(draw), delay);
 }
 
 function draw() {
-	due = false;
+	isDrawScheduled = false;
 	drawnAt = performance.now();
 	drawList();
 	drawPicture(state);
 	drawPlot(state);
-	drawTally(state);
+	drawStatistics(state);
 }
 
+/** @param {Item[]} items The new entries of the log. */
 function show(items) {
-	add(items);
-	drawPanel(state);
-	soon();
-	if (items.some(({ came }) => came === "live") && !document.hidden) pulse();
+	addToList(items);
+	drawStatus(state);
+	scheduleDraw();
+	const hasLiveMessage = items.some((item) => item.type === "message" && item.delivery === "live");
+	if (hasLiveMessage && !document.hidden) pulse();
 }
 
 stayConnected({
-	stream: state,
-	hear: (frame) => show(state.take(frame)),
-	tell: (link) => show(state.turn(link)),
+	protocol: state.protocol,
+	onFrame: (frame) => show(state.receive(frame)),
+	onConnectionChange: (connection) => show(state.setConnection(connection)),
 });
-drawTally(state);
-offerCopy(state);
-setInterval(drawPanel, COUNT_DOWN_MS, state);
-setInterval(soon, MOVE_ON_MS);
-document.addEventListener("visibilitychange", soon);
-addEventListener("resize", soon);
+drawStatistics(state);
+enableCopy(state);
+setInterval(() => drawStatus(state), STATUS_INTERVAL_MS);
+setInterval(scheduleDraw, DRAW_INTERVAL_MS);
+document.addEventListener("visibilitychange", scheduleDraw);
+addEventListener("resize", scheduleDraw);

@@ -1,52 +1,90 @@
-// Draws the state of the connection, in the title and the icon too, and the tally.
+// @ts-check
+// Draws the status of the connection (in the panel, the title and the icon) and the statistics, and copies the report.
 
-import { byId, html, set, write } from "./elements.js";
-import { nextWords, reportWords, stateWords, tallyWords } from "./words.js";
+import { byId, html, setAttribute, setText } from "./elements.js";
+import { reportText, retryText, statisticsRows, statusText } from "./text.js";
 
-const COPIED_MS = 2000;
+/** @import { State } from "./state.js" */
 
-const [sentence, next, icon, tally, button] = ["state", "next", "icon", "tally", "copy"].map(byId);
-// Not fetched: they change when nothing can be, in every browser at once.
-const ordinary = icon.getAttribute("href");
-const red = ordinary.replace(/ viewBox.*/, " viewBox='-4 -4 8 8'><circle r='3' fill='red'/></svg>");
+const COPIED_MS = 2000; // how long the button shows the result
 
-export function drawPanel(state) {
-	const { condition, link } = state;
-	const [short, long] = stateWords(state);
-	set(document.documentElement, "class", condition);
-	write(sentence, long);
-	write(next, nextWords(link));
+const status = byId("state");
+const retry = byId("retry");
+const icon = byId("icon");
+const statistics = byId("statistics");
+const button = byId("copy");
+
+// Both icons are data URLs: the icon changes just when nothing can be fetched.
+const ICON = icon.getAttribute("href") ?? "";
+const ERROR_ICON = ICON.replace(/ viewBox.*/, " viewBox='-4 -4 8 8'><circle r='3' fill='red'/></svg>");
+
+/** @param {State} state */
+export function drawStatus(state) {
+	const { condition, connection } = state;
+	const { short, long } = statusText(state);
+	const isError = condition !== "connected" && condition !== "connecting";
+	setAttribute(document.documentElement, "class", condition);
+	setText(status, long);
+	setText(retry, retryText(connection));
 	document.title = `Hello: ${short}`;
-	set(icon, "href", condition.startsWith("connect") ? ordinary : red);
+	setAttribute(icon, "href", isError ? ERROR_ICON : ICON);
 }
 
-export function drawTally(state) {
-	tallyWords(state.tally()).forEach(([name, figure], i) => {
-		if (!tally.children[i]) tally.append(html("div", {}, html("dt", {}, name), html("dd")));
-		write(tally.children[i].lastChild, figure);
-	});
-	set(tally.children[2], "class", state.gaps > 0 ? "lost" : "");
+/** @param {State} state */
+export function drawStatistics(state) {
+	for (const [i, { label, value, isError }] of statisticsRows(state.statistics()).entries()) {
+		const row = statistics.children[i] ?? addRow(label);
+		setAttribute(row, "class", isError ? "error" : "");
+		setText(row.children[1], value);
+	}
 }
 
-export function offerCopy(state) {
+/** @param {string} label */
+function addRow(label) {
+	const row = html("div", {}, html("dt", {}, label), html("dd"));
+	statistics.append(row);
+	return row;
+}
+
+/**
+ * Makes the button copy the report.
+ *
+ * @param {State} state
+ */
+export function enableCopy(state) {
 	const label = button.textContent;
 	button.addEventListener("click", async () => {
-		write(button, (await copy(reportWords(state))) ? "Copied" : "The browser refused");
-		setTimeout(write, COPIED_MS, button, label);
+		const isCopied = await copy(reportText(state));
+		setText(button, isCopied ? "Copied" : "The browser refused");
+		setTimeout(() => setText(button, label), COPIED_MS);
 	});
 }
 
+/**
+ * Returns true if the text is on the clipboard.
+ *
+ * @param {string} text
+ */
 async function copy(text) {
 	try {
 		await navigator.clipboard.writeText(text);
 		return true;
 	} catch {
-		// Without TLS, as on Minikube, there is only this older way.
-		const give = (event) => {
-			event.clipboardData.setData("text/plain", text);
-			event.preventDefault();
-		};
-		document.addEventListener("copy", give, { once: true });
-		return document.execCommand("copy");
+		return copyWithoutTls(text);
 	}
+}
+
+/**
+ * Copies by the deprecated interface, which is the only one without TLS, as on Minikube.
+ *
+ * @param {string} text
+ */
+function copyWithoutTls(text) {
+	/** @param {ClipboardEvent} event */
+	const setClipboard = (event) => {
+		event.clipboardData?.setData("text/plain", text);
+		event.preventDefault();
+	};
+	document.addEventListener("copy", setClipboard, { once: true });
+	return document.execCommand("copy");
 }

@@ -1,155 +1,293 @@
-// What this page has seen: a stream with its tally, names, moments, and what became of the connection. It knows
-// nothing of elements. All that it keeps is bounded; in milliseconds.
+// @ts-check
+// What this page has seen: statistics, instances, the samples of the plot, and the events of the connection. This module
+// draws nothing. Each collection is bounded. All times are UNIX milliseconds.
 
-import { keep, Stream } from "./stream.js";
+import { pushBounded } from "./bounded.js";
+import { ClientProtocol } from "./client-protocol.js";
 
-export const SHOWN_MS = 10 * 60_000; // "lately", and what the plot shows
-const MOMENT_MS = 500; // the plot's grain: a pixel or less
-const DELAYS = 1000; // of the newest live messages
-const EVENTS = 200;
-const NAMES = 20; // of each actor
+/**
+ * @import { Delivery, Gap, Message, Position } from "./client-protocol.js"
+ * @import { CloseReason, Connection } from "./connection.js"
+ *
+ * @typedef {"broadcaster" | "relay"} Actor
+ *
+ * @typedef {"connecting" | "connected" | "channel-down" | CloseReason} Condition
+ *
+ * @typedef {(
+ *     | { kind: "connected" | "resumed", relay: string, recovered: number }
+ *     | { kind: "channel-up" | "channel-down", relay: string }
+ *     | { kind: "gap", after: Position, before: Position, certain: boolean }
+ *     | { kind: CloseReason }
+ * )} EventDetails
+ *
+ * @typedef {{ type: "event", at: number } & EventDetails} Event
+ *
+ * @typedef {Message | Gap | Event} Item An entry of the log.
+ *
+ * @typedef {object} Bucket The messages of one delivery within BUCKET_MS.
+ * @property {Delivery} delivery
+ * @property {number} at
+ * @property {number} count
+ * @property {number | null} delay The longest, from broadcaster to page; null unless the messages are live.
+ * @property {number | null} interval The longest, from the message before; null if it is unknown.
+ *
+ * @typedef {object} Statistics Durations are milliseconds.
+ * @property {number} shown
+ * @property {number} recovered
+ * @property {number} gaps
+ * @property {number} repeated
+ * @property {number} reconnects
+ * @property {number} longestSilence
+ * @property {number | null} medianDelay From broadcaster to page; null before any live message.
+ * @property {number | null} worstDelay
+ */
 
-export class State extends Stream {
-	link = { state: "connecting", since: 0, attempt: 0, retryAt: null }; // see connection.js
-	last = null; // the newest message
-	hops = null; // from each to the next, of the newest live message
-	events = []; // oldest first: {type: "event", at, kind, …}
-	#moments = new Map(); // {at, count, came, delay, pause}; a grain's worst delay and pause, or null
-	#names = { broadcaster: new Map(), relay: new Map() }; // to when each was heard of last, in this order
+export const WINDOW_MS = 10 * 60_000; // shown by the plot; an instance that was not seen for so long is left out
+const BUCKET_MS = 500; // at most one pixel of the plot
+const MAX_DELAYS = 1000; // the newest live messages, for the median
+const MAX_EVENTS = 200;
+const MAX_INSTANCES = 20; // of each actor
+
+// The hops of a message, as indexes of `hopDelays`; the first one is from the broadcaster to the channel.
+export const CHANNEL_TO_RELAY = 1;
+export const RELAY_TO_PAGE = 2;
+
+export class State {
+	protocol = new ClientProtocol();
+	/** @type {Connection} */
+	connection = { state: "connecting", since: 0, attempt: 0, retryAt: null };
+	/** @type {Message | null} The newest message. */
+	newest = null;
+	/** @type {number[] | null} How long the newest live message took for each hop. */
+	hopDelays = null;
+	/** @type {Event[]} Oldest first. */
+	events = [];
+
+	/** @type {Map<string, Bucket>} */
+	#buckets = new Map();
+	/** @type {Record<Actor, Map<string, number>>} When each instance was seen last; the most recent one is the last. */
+	#instances = { broadcaster: new Map(), relay: new Map() };
+	/** @type {number[]} */
 	#delays = [];
-	#worst = null;
-	#quietFrom = null; // the newest message, or at first the welcome
-	#silence = 0; // the longest
-	#resuming = null; // the event to tell once all has come
+	/** @type {number | null} */
+	#worstDelay = null;
+	/** @type {number | null} When the newest message came, or else the first welcome. */
+	#silentSince = null;
+	#longestSilence = 0;
+	/** @type {{ kind: "connected" | "resumed", relay: string, recovered: number } | null} Added when caught up. */
+	#pendingEvent = null;
 
 	constructor(now = Date.now()) {
-		super();
-		this.since = now;
+		this.openedAt = now;
 	}
 
-	/** As Stream's, with events too. */
-	take(frame, now = Date.now()) {
-		const before = frame.type === "welcome" ? "up" : this.channel;
-		const items = super.take(frame);
-		const { relay, channel } = this;
-		if (frame.type === "welcome") {
-			this.#name("relay", relay, now);
-			this.#quietFrom ??= now;
-			this.#resuming = { kind: this.welcomes > 1 ? "resumed" : "connected", relay, missed: 0 };
+	/**
+	 * Takes a parsed JSON frame, and returns the new entries of the log. Throws an Error, and changes nothing, if the
+	 * frame is malformed.
+	 *
+	 * @param {any} frame
+	 * @returns {Item[]}
+	 */
+	receive(frame, now = Date.now()) {
+		const isWelcome = frame.type === "welcome";
+		const channelBefore = isWelcome ? "up" : this.protocol.channel; // a new relay's channel counts as up
+		/** @type {Item[]} */
+		const items = this.protocol.receive(frame);
+		const relay = this.protocol.relay ?? "";
+		if (isWelcome) {
+			this.#addInstance("relay", relay, now);
+			this.#silentSince ??= now;
+			const kind = this.protocol.welcomes > 1 ? "resumed" : "connected";
+			this.#pendingEvent = { kind, relay, recovered: 0 };
 		}
-		const gap = items.find(({ type }) => type === "gap");
+		let afterGap = false;
 		for (const item of items) {
-			if (item === gap) this.#note({ ...gap, kind: "gap" }, now);
-			else this.#see(item, now, gap);
+			if (item.type === "gap") {
+				const { after, before, certain } = item;
+				this.#addEvent({ kind: "gap", after, before, certain }, now);
+				afterGap = true;
+			} else if (item.type === "message") {
+				this.#addMessage(item, afterGap, now);
+			}
 		}
-		if (this.isUpToDate) items.push(...this.#settle(now));
-		if (channel !== before) items.push(this.#note({ kind: `channel-${channel}`, relay }, now));
+		if (this.protocol.isCaughtUp) items.push(...this.#addPendingEvent(now));
+		const { channel } = this.protocol;
+		if (channel !== null && channel !== channelBefore) {
+			items.push(this.#addEvent({ kind: `channel-${channel}`, relay }, now));
+		}
 		return items;
 	}
 
-	/** What a change of the connection gives to show. */
-	turn(link, now = Date.now()) {
-		const ended = link.state !== this.link.state && link.state !== "open";
-		this.link = link;
-		return ended ? [...this.#settle(now), this.#note({ kind: link.state }, now)] : [];
+	/**
+	 * Takes a change of the connection, and returns the new entries of the log.
+	 *
+	 * @param {Connection} connection
+	 * @returns {Item[]}
+	 */
+	setConnection(connection, now = Date.now()) {
+		const { state } = connection;
+		const isChanged = state !== this.connection.state;
+		this.connection = connection;
+		if (!isChanged || state === "open" || state === "connecting") return [];
+		return [...this.#addPendingEvent(now), this.#addEvent({ kind: state }, now)];
 	}
 
+	/** @returns {Condition} */
 	get condition() {
-		if (this.link.state !== "open") return this.link.state;
-		return this.channel === "down" ? "channel-down" : "connected";
+		const { state } = this.connection;
+		if (state !== "open") return state;
+		return this.protocol.channel === "down" ? "channel-down" : "connected";
 	}
 
-	/** The hop where the path is cut: 1 to the relay, 2 to the page, -1 nowhere. */
-	get cut() {
-		return { connected: -1, "channel-down": 1 }[this.condition] ?? 2;
+	/** The hop where the path of a message is broken; null if it is complete. */
+	get brokenHop() {
+		if (this.condition === "connected") return null;
+		return this.condition === "channel-down" ? CHANNEL_TO_RELAY : RELAY_TO_PAGE;
 	}
 
-	/** "combined" (one instance is both actors) or "split"; null before any message. */
+	/** "combined" if one instance runs both actors, else "split"; null before any message. */
 	get shape() {
-		return this.last && (this.last.broadcaster === this.last.relay ? "combined" : "split");
+		if (this.newest === null) return null;
+		return this.newest.broadcaster === this.newest.relay ? "combined" : "split";
 	}
 
-	get moments() {
-		return [...this.#moments.values()];
+	get buckets() {
+		return [...this.#buckets.values()];
 	}
 
-	/** An actor's instances that were heard of lately, newest first. */
-	names(actor, now = Date.now()) {
-		const lately = [...this.#names[actor]].filter(([, at]) => at >= now - SHOWN_MS);
-		return lately.map(([name]) => name).reverse();
+	/**
+	 * Returns the instances of an actor that were seen within WINDOW_MS, the most recent one first.
+	 *
+	 * @param {Actor} actor
+	 */
+	instances(actor, now = Date.now()) {
+		const recent = [...this.#instances[actor]].filter(([, seenAt]) => seenAt >= now - WINDOW_MS);
+		return recent.map(([instance]) => instance).reverse();
 	}
 
-	/** `median` and `worst` are delays from broadcaster to page, or null. */
-	tally(now = Date.now()) {
-		const { shown, recovered, gaps, repeated } = this;
-		const reconnects = Math.max(0, this.welcomes - 1);
-		const sorted = this.#delays.toSorted((one, other) => one - other);
-		const middle = sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1];
-		const median = sorted.length > 0 ? Math.round(middle / 2) : null;
-		return { shown, recovered, gaps, repeated, reconnects, silence: this.#quiet(now), median, worst: this.#worst };
+	/** @returns {Statistics} */
+	statistics(now = Date.now()) {
+		const { shown, recovered, gaps, repeated, welcomes } = this.protocol;
+		return {
+			shown,
+			recovered,
+			gaps,
+			repeated,
+			reconnects: Math.max(0, welcomes - 1),
+			longestSilence: this.#longestSilenceUntil(now),
+			medianDelay: median(this.#delays),
+			worstDelay: this.#worstDelay,
+		};
 	}
 
+	/** Removes the buckets that are older than the plot shows. */
 	prune(now = Date.now()) {
-		const oldest = now - SHOWN_MS;
-		for (const [key, { at }] of this.#moments) if (at < oldest) this.#moments.delete(key);
+		for (const [key, { at }] of this.#buckets) {
+			if (at < now - WINDOW_MS) this.#buckets.delete(key);
+		}
 	}
 
-	#see(message, now, gap) {
-		const { came, sent_at: sent, relayed_at: relayed, position } = message;
-		const pause = this.last && !gap ? Math.abs(sent - this.last.sent_at) : null;
+	/**
+	 * @param {Message} message
+	 * @param {boolean} afterGap True if messages are missing, or may be missing, before this one.
+	 * @param {number} now
+	 */
+	#addMessage(message, afterGap, now) {
+		const { delivery, sent_at: sentAt, relayed_at: relayedAt, position } = message;
+		const interval = this.newest === null || afterGap ? null : Math.abs(sentAt - this.newest.sent_at);
 		let delay = null;
-		let at = Math.min(sent, now);
-		this.last = message;
-		if (came === "live") {
-			this.hops = [position.milliseconds - sent, relayed - position.milliseconds, now - relayed];
-			delay = now - sent;
-			if (delay > SHOWN_MS) at = now; // its clock is far off
-			this.#worst = Math.max(this.#worst ?? delay, delay);
-			keep(this.#delays, delay, DELAYS);
+		let at = Math.min(sentAt, now);
+		this.newest = message;
+		if (delivery === "live") {
+			this.hopDelays = [position.milliseconds - sentAt, relayedAt - position.milliseconds, now - relayedAt];
+			delay = now - sentAt;
+			if (delay > WINDOW_MS) at = now; // the broadcaster's clock is far behind
+			this.#worstDelay = Math.max(this.#worstDelay ?? delay, delay);
+			pushBounded(this.#delays, delay, MAX_DELAYS);
 		}
-		this.#name("broadcaster", message.broadcaster, at);
-		this.#name("relay", message.relay, now);
-		if (came === "missed" && this.#resuming) this.#resuming.missed += 1;
-		if (came !== "before") {
-			this.#silence = this.#quiet(now);
-			this.#quietFrom = now;
+		this.#addInstance("broadcaster", message.broadcaster, at);
+		this.#addInstance("relay", message.relay, now);
+		if (delivery === "recovered" && this.#pendingEvent !== null) this.#pendingEvent.recovered += 1;
+		if (delivery !== "history") {
+			this.#longestSilence = this.#longestSilenceUntil(now);
+			this.#silentSince = now;
 		}
-		this.#mark({ at, count: 1, came, delay, pause }, now);
+		this.#addToBucket({ delivery, at, count: 1, delay, interval }, now);
 	}
 
-	#quiet(now) {
-		return Math.max(this.#silence, now - (this.#quietFrom ?? now));
+	/** @param {number} now */
+	#longestSilenceUntil(now) {
+		return Math.max(this.#longestSilence, now - (this.#silentSince ?? now));
 	}
 
-	#mark(moment, now) {
-		const key = moment.came + Math.floor(moment.at / MOMENT_MS);
-		const known = this.#moments.get(key);
-		if (known) {
-			known.count += 1;
-			known.pause = Math.max(known.pause, moment.pause);
-			if (moment.delay !== null) known.delay = Math.max(known.delay, moment.delay);
-		} else {
+	/**
+	 * @param {Bucket} sample
+	 * @param {number} now
+	 */
+	#addToBucket(sample, now) {
+		const key = `${sample.delivery} ${Math.floor(sample.at / BUCKET_MS)}`;
+		const bucket = this.#buckets.get(key);
+		if (bucket === undefined) {
 			this.prune(now);
-			this.#moments.set(key, moment);
+			this.#buckets.set(key, sample);
+			return;
 		}
+		bucket.count += 1;
+		bucket.delay = maxOrNull(bucket.delay, sample.delay);
+		bucket.interval = maxOrNull(bucket.interval, sample.interval);
 	}
 
-	#name(actor, name, at) {
-		const names = this.#names[actor];
-		names.delete(name);
-		names.set(name, at);
-		if (names.size > NAMES) names.delete(names.keys().next().value);
+	/**
+	 * @param {Actor} actor
+	 * @param {string} instance
+	 * @param {number} seenAt
+	 */
+	#addInstance(actor, instance, seenAt) {
+		const instances = this.#instances[actor];
+		instances.delete(instance); // so that it becomes the last one
+		instances.set(instance, seenAt);
+		const [oldest] = instances.keys();
+		if (instances.size > MAX_INSTANCES) instances.delete(oldest);
 	}
 
-	#settle(now) {
-		const told = this.#resuming;
-		this.#resuming = null;
-		return told ? [this.#note(told, now)] : [];
+	/** @param {number} now */
+	#addPendingEvent(now) {
+		const event = this.#pendingEvent;
+		this.#pendingEvent = null;
+		return event === null ? [] : [this.#addEvent(event, now)];
 	}
 
-	#note(event, now) {
-		const noted = { ...event, type: "event", at: now };
-		keep(this.events, noted, EVENTS);
-		return noted;
+	/**
+	 * @param {EventDetails} details
+	 * @param {number} now
+	 * @returns {Event}
+	 */
+	#addEvent(details, now) {
+		/** @type {Event} */
+		const event = { type: "event", at: now, ...details };
+		pushBounded(this.events, event, MAX_EVENTS);
+		return event;
 	}
+}
+
+/**
+ * Returns the median, rounded to an integer; null if there are no numbers.
+ *
+ * @param {number[]} numbers
+ */
+function median(numbers) {
+	if (numbers.length === 0) return null;
+	const sorted = numbers.toSorted((one, other) => one - other);
+	const low = sorted[Math.floor((sorted.length - 1) / 2)];
+	const high = sorted[Math.floor(sorted.length / 2)];
+	return Math.round((low + high) / 2);
+}
+
+/**
+ * @param {number | null} one
+ * @param {number | null} other
+ */
+function maxOrNull(one, other) {
+	if (one === null) return other;
+	return other === null ? one : Math.max(one, other);
 }

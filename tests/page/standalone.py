@@ -1,6 +1,6 @@
-"""The page's own files in a real Chromium, without `hello`: served as they are, before relays that a test speaks for.
+"""The page's own files in a real Chromium, without `hello`: a test plays the relay, and may send invalid frames.
 
-A test may play what no real relay would say, and ask a module by itself. It knows the frames of the outside contract.
+It knows the frames of the outside contract.
 """
 
 import json
@@ -15,11 +15,11 @@ from playwright.sync_api import Browser, Page, Route, WebSocketRoute
 
 PAGE = Path(__file__).parents[2] / "hello" / "web" / "page"
 ORIGIN = "http://hello.test"
-PREFIX = "/some/where"  # of an ingress; the same files are there too
+PREFIX = "/some/where"  # of an ingress; the same files are served below it
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-KEPT = 500  # entries in the list (stream.js)
-# Nothing runs over the right edge, of the page or of what scrolls in it.
-NO_EDGE = """[document.documentElement, document.querySelector("#messages")]
+KEPT = 500  # entries in the list (list.js)
+# True if nothing is wider than the page or the list.
+FITS = """[document.documentElement, document.querySelector("#messages")]
     .every(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)"""
 NOON = 1_700_049_600_000  # 15 November 2023, 12:00:00 UTC
 WELCOME: dict[str, object] = {"type": "welcome", "relay": "r", "head": None, "channel": "up"}
@@ -27,18 +27,18 @@ WELCOME: dict[str, object] = {"type": "welcome", "relay": "r", "head": None, "ch
 
 @contextmanager
 def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
-    """A blank page of an origin that serves the page's folder as `hello` does; no request leaves the browser."""
+    """Open a blank page of an origin that serves the page's files as `hello` does; no request leaves the browser."""
 
     def serve(route: Route) -> None:
         path = urlsplit(route.request.url).path.removeprefix(PREFIX)
         if path == "/blank":
-            body = "<!doctype html><title>blank</title><p id=news></p><ol id=messages></ol>"
+            body = "<!doctype html><title>blank</title><p id=announcement></p><ol id=messages></ol>"
             route.fulfill(body=body, content_type="text/html")
         else:
             file = PAGE / ("index.html" if path == "/" else path.removeprefix("/page/"))
             route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])
 
-    # A zone and a language that the page must not depend on.
+    # The page must not depend on the zone and the language of the browser.
     with browser.new_context(timezone_id="UTC", locale="ar-EG", **options) as context:
         context.route("**/*", serve)
         page = context.new_page()
@@ -47,7 +47,7 @@ def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
 
 
 def run(page: Page, module: str, body: str, argument: object = None) -> Any:
-    """What `body` (JavaScript) returns, with the module's exports as `m` and the argument as `a`."""
+    """Return what `body` (JavaScript) returns, with the module's exports as `m` and the argument as `a`."""
     return page.evaluate(f"async (a) => {{ const m = await import('/page/{module}.js'); {body} }}", argument)
 
 
@@ -55,8 +55,8 @@ def run(page: Page, module: str, body: str, argument: object = None) -> Any:
 
 
 def message(position: str, message_id: str, **fields: object) -> dict[str, object]:
-    named = {"text": "Hello world", "broadcaster": "b", "relay": "r", "sent_at": NOON, "relayed_at": NOON}
-    return {"type": "message", "position": position, "id": message_id, **named, **fields}
+    defaults = {"text": "Hello world", "broadcaster": "b", "relay": "r", "sent_at": NOON, "relayed_at": NOON}
+    return {"type": "message", "position": position, "id": message_id, **defaults, **fields}
 
 
 def gap(after: str, before: str) -> dict[str, object]:
@@ -64,13 +64,13 @@ def gap(after: str, before: str) -> dict[str, object]:
 
 
 def serve_stream(page: Page, *connections: list[object]) -> list[WebSocketRoute]:
-    """Let the page's connections bring these frames, one list each; an integer closes with that code.
+    """Send these frames on the page's connections, one list for each; an integer closes with that code.
 
-    Any further connection brings nothing. Returns the connections, a list that grows as they are opened.
+    Further connections get no frame. Returns the connections, a list that grows as they are opened.
     """
     opened: list[WebSocketRoute] = []
 
-    def bring(socket: WebSocketRoute) -> None:
+    def serve(socket: WebSocketRoute) -> None:
         opened.append(socket)
         for frame in connections[len(opened) - 1] if len(opened) <= len(connections) else []:
             if isinstance(frame, int):
@@ -78,5 +78,5 @@ def serve_stream(page: Page, *connections: list[object]) -> list[WebSocketRoute]
             else:
                 socket.send(frame if isinstance(frame, str) else json.dumps(frame))
 
-    page.route_web_socket(re.compile("/ws"), bring)
+    page.route_web_socket(re.compile("/ws"), serve)
     return opened
