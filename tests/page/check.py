@@ -1,4 +1,4 @@
-"""Checks the page's types (TypeScript) and format (prettier): `python -m tests.page.check`. The page itself has no build.
+"""Checks types (TypeScript) and format (prettier) of the page, which has no build: `python -m tests.page.check`.
 
 Without npm, or without its registry, the checks are skipped; where CI is set, that is a failure.
 """
