@@ -1,6 +1,4 @@
 """The README's "Make it your own", done: an actor of one's own in the harness and in both overlays, and its mistakes.
-
-It is in the page in tests/page/test_own_actor.py.
 """
 
 import os

@@ -80,3 +80,10 @@ def serve_stream(page: Page, *connections: list[object]) -> list[WebSocketRoute]
 
     page.route_web_socket(re.compile("/ws"), serve)
     return opened
+
+
+def open_page(page: Page, *connections: list[object], url: str = ORIGIN) -> list[WebSocketRoute]:
+    """Open the page with these connections, see `serve_stream`."""
+    opened = serve_stream(page, *connections)
+    page.goto(url)
+    return opened

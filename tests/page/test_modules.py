@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.page.standalone import KEPT, NOON, ORIGIN, PAGE, PREFIX, WELCOME, gap, message, run, serve_stream
+from tests.page.standalone import KEPT, NOON, ORIGIN, PAGE, PREFIX, WELCOME, gap, message, open_page, run, serve_stream
 
 pytestmark = pytest.mark.browser
 
@@ -369,7 +369,6 @@ def test_retry_of_slow_page(page: Page) -> None:
 )
 def test_stream_url(page: Page, address: str, stream: str) -> None:
     """The stream's address is beside the page's, below any prefix."""
-    opened = serve_stream(page, [WELCOME])
-    page.goto(address)
+    opened = open_page(page, [WELCOME], url=address)
     expect(page.locator("html")).to_have_class("connected")
     assert [socket.url for socket in opened] == [stream]
