@@ -39,7 +39,7 @@ import { pushBounded } from "./bounded.js";
  */
 
 export const KEPT_IDS = 500; // message ids that are remembered
-export const MAX_TIME = 8.64e15; // UNIX milliseconds; the latest that a Date can hold (ECMA-262, Time Values and Time Range)
+export const MAX_TIME = 8.64e15; // UNIX milliseconds; the latest that a Date can hold (ECMA-262, Time Values)
 
 const POSITION = /^(0|[1-9]\d{0,15})-(0|[1-9]\d{0,15})$/;
 

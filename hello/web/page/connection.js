@@ -74,7 +74,8 @@ export async function stayConnected({ protocol, onFrame, onConnectionChange }) {
 }
 
 /**
- * Opens a WebSocket, and returns why it ended and how many milliseconds passed after its first frame (null without one).
+ * Opens a WebSocket, and returns why it ended and how many milliseconds passed after its first frame: null if there was
+ * none.
  *
  * @param {URL} url
  * @param {(frame: unknown) => void} onFrame

@@ -1,6 +1,6 @@
 // @ts-check
-// What this page has seen: statistics, instances, the samples of the plot, and the events of the connection. This module
-// draws nothing. Each collection is bounded. All times are UNIX milliseconds.
+// What this page has seen: statistics, instances, the buckets of the plot, and the events of the connection. This
+// module draws nothing. Each collection is bounded. All times are UNIX milliseconds.
 
 import { pushBounded } from "./bounded.js";
 import { ClientProtocol } from "./client-protocol.js";
@@ -90,7 +90,8 @@ export class State {
 	 */
 	receive(frame, now = Date.now()) {
 		const isWelcome = frame.type === "welcome";
-		const channelBefore = isWelcome ? "up" : this.protocol.channel; // a new relay's channel counts as up
+		// A welcome has an event of its own: only a channel that is down is another one.
+		const channelBefore = isWelcome ? "up" : this.protocol.channel;
 		/** @type {Item[]} */
 		const items = this.protocol.receive(frame);
 		const relay = this.protocol.relay ?? "";

@@ -1,5 +1,5 @@
 // @ts-check
-// Every text that the page shows, except for those of index.html. This module knows no elements.
+// Every text that the page shows, except for those of index.html. This module does not use the document.
 
 import { MAX_TIME } from "./client-protocol.js";
 import { IDLE_TIMEOUT_MS } from "./connection.js";
@@ -223,7 +223,11 @@ export function pathText({ shape, newest, hopDelays }) {
 export function plotText(buckets, eventCount) {
 	const messages = buckets.reduce((sum, { count }) => sum + count, 0);
 	const longest = Math.max(0, ...buckets.map(({ interval }) => interval ?? 0));
-	return `${formatCount(messages, "message")}, intervals of up to ${formatDuration(longest)}, ${formatCount(eventCount, "connection event")}.`;
+	return [
+		formatCount(messages, "message"),
+		`intervals of up to ${formatDuration(longest)}`,
+		`${formatCount(eventCount, "connection event")}.`,
+	].join(", ");
 }
 
 /**
