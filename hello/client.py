@@ -1,0 +1,246 @@
+"""The client's rules, sans I/O: decoded frames in, items out. It knows neither sockets nor clocks nor output.
+
+A client over WebSocket and one over server-sent events use it alike:
+
+    protocol = ClientProtocol(last=10)
+    protocol.resume_query                             # "last=10": open /ws?last=10
+    protocol.receive({"type": "welcome", "relay": "relay-1", "head": "7-0", "channel": "up"})
+                                                      # [Opened("relay-1", 7-0, "up")]
+    protocol.receive({"type": "message", "position": "9-0", "id": "a", ...})
+                                                      # [Shown(a, 9-0, "live", frame)]
+    protocol.disconnected()                           # wait for backoff_delay(...) seconds
+    protocol.resume_query                             # "after=9-0": open /ws?after=9-0
+    protocol.receive({"type": "welcome", "relay": "relay-2", "head": "12-0", "channel": "up"})
+                                                      # [Opened("relay-2", 12-0, "up")]
+    protocol.receive({"type": "gap", "after": "9-0", "before": "12-0"})
+                                                      # []: the gap is reported with the message that follows
+    protocol.receive({"type": "message", "position": "12-0", "id": "b", ...})
+                                                      # [Lost(9-0, 12-0, True), Shown(b, 12-0, "recovered", frame),
+                                                      #  Resumed(1)]
+
+The page follows the same rules (connection.js, stream.js).
+"""
+
+from typing import Any, Literal, NamedTuple
+
+from websockets.frames import CloseCode
+
+from hello.message import ORIGIN, Malformed, Message, Position
+
+SILENCE = 25.0  # seconds without a frame until a connection is dead: a relay sends a beat every 10 s
+OPENING = 10.0  # seconds from the start of an attempt to the first frame; a kernel waits for minutes
+STEADY = 10.0  # seconds open until attempts count from 1 again, so that a relay which closes at once is not flooded
+LONGEST_DELAYS = (1.0, 0.5, 1.0, 2.0, 4.0, 5.0)  # seconds before each attempt: clients are back 5 s after the network
+RECENT = 50  # messages to begin with, as many as the page
+KEPT_IDS = 500  # message ids remembered: a client that runs for a week does not grow
+REASONS: dict[int, str] = {CloseCode.SERVICE_RESTART: "moved", CloseCode.TRY_AGAIN_LATER: "slow"}  # by close code
+
+
+class Opened(NamedTuple):
+    """A connection began with a welcome. `head` is the newest position, or None if the relay knows none."""
+
+    relay: str
+    head: Position | None
+    channel: str
+
+
+class Resumed(NamedTuple):
+    """A client that reconnected has everything up to the new head; `missed` counts the messages recovered."""
+
+    missed: int
+
+
+class Shown(NamedTuple):
+    """A message to show.
+
+    It came "live", as "history" (it was in the stream at the first connection) or "recovered" (missed while
+    disconnected). `frame` is the message as the relay sent it, with `relay` and the fields of newer relays.
+    """
+
+    message: Message
+    position: Position
+    came: Literal["live", "history", "recovered"]
+    frame: dict[str, Any]
+
+
+class Lost(NamedTuple):
+    """Messages after `after` and before `before` are lost; `before` is None if nothing has followed.
+
+    `certain` is False where messages may be lost: a relay rejected the position `after`.
+    """
+
+    after: Position
+    before: Position | None
+    certain: bool
+
+
+class Repeated(NamedTuple):
+    """A message came again, and is not shown again."""
+
+    position: Position
+    id: str
+
+
+class StatusChanged(NamedTuple):
+    """The relay's channel is `up` or `down`. `frame` is the status as the relay sent it, with `since`."""
+
+    channel: str
+    frame: dict[str, Any]
+
+
+Item = Opened | Resumed | Shown | Lost | Repeated | StatusChanged
+
+
+class ClientProtocol:
+    """One client over all its connections, in bounded memory; `last` is how many recent messages it begins with."""
+
+    def __init__(self, last: int = RECENT) -> None:
+        self._last = last
+        self.connections = 0  # that opened
+        self._connected = False
+        self._behind = False  # True until the messages missed while disconnected have come
+        self._missed = 0  # messages missed while disconnected and shown since this connection opened
+        self._begun_anew = False  # True if this connection sends recent messages, known ones among them
+        self._head: Position | None = None  # the newest position when this connection opened
+        self._start: Position | None = None  # where to resume until there is a first message
+        self._newest: Position | None = None  # of the last message received
+        self._ids: dict[str, None] = {}  # in the order of arrival
+        self._gap: Lost | None = None  # received, and reported with the message that follows
+        self._rejected: Position | None = None  # the position that a relay would not resume from
+
+    @property
+    def position(self) -> Position | None:
+        """Where to resume: the last message, before the first message the head, and None before the first welcome."""
+        return self._start if self._newest is None else self._newest
+
+    @property
+    def resume_query(self) -> str:
+        """The query to connect with: `after=POSITION` or `last=N`."""
+        return f"last={self._last}" if self.position is None else f"after={self.position}"
+
+    @property
+    def complete(self) -> bool:
+        """True if the client is connected and has received what it had missed."""
+        return self._connected and not self._behind
+
+    def receive(self, frame: object) -> list[Item]:
+        """Return the items that a decoded frame gives, often none. A frame of an unknown type gives none.
+
+        Raises Malformed if no relay sends such a frame: close the connection, since to go on would skip the frame
+        silently; the next connection asks for it again.
+        """
+        if not isinstance(frame, dict):
+            raise Malformed(f"a frame is a JSON object, not {type(frame).__name__}")
+        kind = frame.get("type")
+        if (kind == "welcome") is self._connected:
+            raise Malformed("a connection begins with a welcome, and has no other")
+        match kind:
+            case "welcome":
+                return self._welcome(frame)
+            case "message":
+                return self._message(frame)
+            case "status":
+                _check(frame, channel=str, since=int)
+                return [StatusChanged(frame["channel"], frame)]
+            case "gap":
+                self._gap = Lost(_position(frame, "after"), _position(frame, "before"), certain=True)
+        return []
+
+    def disconnected(self) -> None:
+        """Note that the connection has ended."""
+        self._connected = False
+
+    def rejects_position(self, status: int, reason: str) -> bool:
+        """True if this HTTP response rejects our position; a 400 that does not name it may come from any proxy."""
+        return status == 400 and self.position is not None and str(self.position) in reason
+
+    def reset_position(self) -> None:
+        """Begin anew with recent messages, since a relay rejected our position. If the first is known, none is lost."""
+        self._rejected = self._rejected or self.position
+        self._start = self._newest = None
+        self._last = RECENT
+
+    def finish(self) -> list[Item]:
+        """Return the loss that no message has followed, if there is one. Call it when no frame will come any more."""
+        return self._take_loss(None, known=False)
+
+    def _welcome(self, frame: dict[str, Any]) -> list[Item]:
+        _check(frame, relay=str, channel=str)
+        head = None if frame.get("head") is None else _position(frame, "head")
+        reconnected, position = self.connections > 0, self.position
+        self.connections += 1
+        self._connected = True
+        self._gap = None  # from a connection that ended: this relay sends it again, or has the messages
+        self._head = head
+        self._missed = 0
+        self._begun_anew = reconnected and position is None
+        self._behind = reconnected and head is not None and (position is None or head > position)
+        if position is None:
+            self._start = head or ORIGIN  # a stream that never had an entry has no gap before its first
+        opened = Opened(frame["relay"], head, frame["channel"])
+        return [opened, Resumed(0)] if reconnected and not self._behind else [opened]
+
+    def _message(self, frame: dict[str, Any]) -> list[Item]:
+        _check(frame, relay=str)
+        message = Message(**{name: frame.get(name) for name in Message.__annotations__})  # type: ignore[arg-type]  # Message checks them
+        position = _position(frame, "position")
+        if self._newest is not None and position <= self._newest:
+            return [Repeated(position, message.id)]
+        self._newest = position
+        live = self._head is None or position > self._head
+        known = message.id in self._ids
+        items = self._take_loss(position, known)
+        if not known:
+            items.append(self._show(frame, message, position, live))
+        elif live or not self._begun_anew:  # a known message among the recent ones was asked for
+            items.append(Repeated(position, message.id))
+        if self._behind and self._head is not None and position >= self._head:
+            self._behind = False
+            items.append(Resumed(self._missed))
+        return items
+
+    def _show(self, frame: dict[str, Any], message: Message, position: Position, live: bool) -> Shown:
+        self._ids[message.id] = None
+        if len(self._ids) > KEPT_IDS:
+            del self._ids[next(iter(self._ids))]
+        recovered = not live and self.connections > 1
+        self._missed += recovered
+        return Shown(message, position, "live" if live else "recovered" if recovered else "history", frame)
+
+    def _take_loss(self, before: Position | None, known: bool) -> list[Item]:
+        """Return the pending loss, if there is one; `known` is True if the message at `before` was shown already."""
+        loss = self._gap
+        if loss is None and self._rejected is not None and not known:
+            loss = Lost(self._rejected, before, certain=False)
+        self._gap = self._rejected = None
+        return [] if loss is None else [loss]
+
+
+def close_reason(code: int | None, opened: bool) -> str:
+    """Return why a relay closed, in one word; `code` is None without a close frame, `opened` True after a frame."""
+    return REASONS.get(code or 0, "lost" if opened else "unreachable")
+
+
+def next_attempt(attempt: int, seconds_open: float | None) -> int:
+    """Return the number of the next attempt, from 1, after a connection that was open so long (None: no frame came)."""
+    return 1 if seconds_open is not None and seconds_open >= STEADY else attempt + 1
+
+
+def backoff_delay(reason: str, attempt: int, jitter: float) -> float:
+    """Return the seconds to wait before an attempt, counted from 1, after a connection that ended for `reason`.
+
+    `jitter` is a random number from 0 to 1 ("full jitter"): clients that are lost together do not return together. A
+    client that was too slow waits for the longest delay, so that it does not fall behind again at once.
+    """
+    return jitter * LONGEST_DELAYS[-1 if reason == "slow" else min(attempt, len(LONGEST_DELAYS)) - 1]
+
+
+def _position(frame: dict[str, Any], name: str) -> Position:
+    _check(frame, **{name: str})
+    return Position.parse(frame[name])
+
+
+def _check(frame: dict[str, Any], **types: type) -> None:
+    for name, wanted in types.items():
+        if type(frame.get(name)) is not wanted:
+            raise Malformed(f"a {frame['type']}'s {name} is {wanted.__name__}, not {type(frame.get(name)).__name__}")
