@@ -1,0 +1,119 @@
+"""The command `hello watch`: arguments, signals, limits and the exit code. It reads no setting of hello."""
+
+import argparse
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
+
+import anyio
+
+from hello.client import ClientProtocol
+from hello.message import now_ms
+from hello.watch.connection import Event, stay_connected, stream_address
+from hello.watch.output import OutputLost, as_json, as_text, write
+from hello.watch.tally import Tally
+
+MAX_LAST = 9_999_999  # messages; relays reject more
+MAX_SECONDS = 31_536_000.0  # a year
+
+MISUSED = 2  # exit code
+NOT_SHOWN = 1  # exit code: something was lost or repeated, or that is not known
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Watch until a signal or a limit, and return the exit code that the help describes."""
+    options = _parser().parse_args(arguments)
+    try:
+        address = stream_address(options.url)
+    except ValueError as mistake:
+        sys.stderr.write(f"hello watch: {mistake}\n")
+        return MISUSED
+    if sys.stdout is None:  # as after `>&-`
+        sys.stderr.write("hello watch: stdout is closed: give it a terminal, a file or a pipe\n")
+        return MISUSED
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that this terminal does not have
+    protocol, tally, complaint = ClientProtocol(options.last), Tally(), ""
+    format_line = as_json if options.json else as_text
+
+    def show(event: Event) -> bool:
+        at = now_ms()
+        tally.add(event, now=time.monotonic(), at=at)
+        write(format_line(event, at))
+        return bool(tally.shown < options.messages)
+
+    try:
+        with suppress(KeyboardInterrupt):  # in the moment before signals are received
+            anyio.run(_watch, address, protocol, show, options.seconds)
+        for item in protocol.finish():
+            show(item)
+        tally.end(now=time.monotonic(), complete=protocol.complete)
+        write(format_line(tally, now_ms()))
+        if not protocol.connections:
+            complaint = "no connection was opened, so that losses are not known"
+        elif not protocol.complete:
+            complaint = "not connected and up to date at the end, so that later losses are not known"
+    except* OutputLost as lost:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python writes once more when it exits
+        if not isinstance(cause := lost.exceptions[0].__cause__, BrokenPipeError):  # a pipe's reader may end it
+            complaint = f"cannot write: {cause}"
+    if complaint:
+        sys.stderr.write(f"hello watch: {complaint}\n")
+    return NOT_SHOWN if not protocol.complete or tally.lost or tally.repeated or protocol.finish() else 0
+
+
+async def _watch(address: str, protocol: ClientProtocol, show: Callable[[Event], bool], seconds: float) -> None:
+    """Follow the stream until a signal, so many seconds, or an event for which `show` returns False."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, anyio.move_on_after(seconds):
+        async with anyio.create_task_group() as group:
+
+            async def stop() -> None:
+                await anext(aiter(signals))
+                group.cancel_scope.cancel()
+
+            def show_until_limit(event: Event) -> None:
+                if not show(event):
+                    group.cancel_scope.cancel()
+
+            group.start_soon(stop)
+            await stay_connected(address, protocol, show_until_limit)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hello watch",
+        description="Shows the stream of a relay in the terminal, live. It reconnects and resumes by the page's rules,"
+        " and ends with a tally: run it beside a rollout to see whether anything was lost or repeated.",
+        epilog="It ends on Ctrl-C, SIGTERM, --seconds or --messages. Exit code 0: nothing was lost or repeated. 1:"
+        " something was, or it never connected, or it was not connected and up to date at the end. 2: wrong arguments."
+        " Delays are from sent_at to the clock of this machine: they compare the clocks of two machines.",
+    )
+    parser.add_argument("url", metavar="URL", help="the page's address, such as http://127.0.0.1:8000/")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line; the last one is the tally")
+    for flag, parse, default, help_text in (
+        ("--last", _within(int, 0, MAX_LAST), 0, "begin with the N newest messages (default: from now on)"),
+        ("--seconds", _within(float, 0.1, MAX_SECONDS), math.inf, "watch for so long (default: until it is stopped)"),
+        ("--messages", _within(int, 1, sys.maxsize), math.inf, "until so many have been shown"),
+    ):
+        parser.add_argument(flag, metavar="N", type=parse, default=default, help=help_text)
+    return parser
+
+
+def _within(read: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
+    """Return a parser of numbers from `least` to `most`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = read(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"give a number from {least:g} to {most:g}, not {text!r}")
+        return value
+
+    return parse

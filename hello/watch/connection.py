@@ -1,0 +1,138 @@
+"""Keeps a WebSocket to a relay open, by the client's rules. It knows neither what frames mean nor how items look."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from typing import NamedTuple, Never
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from hello.client import OPENING, SILENCE, ClientProtocol, Item, backoff_delay, close_reason, next_attempt
+from hello.message import Malformed
+
+MAX_FRAME = 64 * 1024  # bytes; a message of 4,096 characters, escaped to 6 bytes each, is less than half of it
+MAX_DETAIL = 200  # characters of a reason that a server sent
+
+
+class Connecting(NamedTuple):
+    """The first attempt begins; `url` is without user and password."""
+
+    url: str
+
+
+class Disconnected(NamedTuple):
+    """A connection ended, or an attempt failed: why, in one word and in more, and when the next `attempt` begins."""
+
+    state: str  # the reason
+    detail: str
+    attempt: int
+    retry_in: float  # seconds
+
+
+Event = Item | Connecting | Disconnected
+Ended = tuple[str, str, float | None]  # the reason, in one word and in more; seconds open, or None if no frame came
+
+
+def stream_address(url: str) -> str:
+    """Return the WebSocket address of the stream, from the page's address or from that of a stream: /ws or /events.
+
+    As on the page a path before it is kept. Without a scheme it is http.
+
+    Raises ValueError with a sentence for the user if there is no such address.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}[parts.scheme]
+        if re.search(r"[\s\x00-\x1f]", url) or parts.query or parts.port == 0:
+            raise ValueError
+        (parts.hostname or "").encode("idna")  # a name that no resolver can look up is a UnicodeError
+        path = re.sub(r"/(ws|events)?/*$", "", parts.path) + "/ws"
+        address = urlunsplit((scheme, parts.netloc, path, "", ""))
+        parse_uri(address)
+    except (KeyError, ValueError, InvalidURI):
+        raise ValueError(
+            f"{_without_credentials(url)!r} is not the address of a page: give http://HOST:PORT/ or https://HOST/, with"
+            " the path before the page if there is one, and nothing after it"
+        ) from None
+    return address
+
+
+async def stay_connected(address: str, protocol: ClientProtocol, show: Callable[[Event], None]) -> Never:
+    """Follow the stream at `address`, and reconnect until cancelled. `show` gets items and changes of the connection.
+
+    It receives nothing more once `show` has cancelled it.
+    """
+    show(Connecting(_without_credentials(address)))
+    attempt = 0
+    while True:
+        reason, detail, seconds_open = await _follow(f"{address}?{protocol.resume_query}", protocol, show)
+        protocol.disconnected()
+        attempt = next_attempt(attempt, seconds_open)
+        delay = backoff_delay(reason, attempt, random.random())
+        show(Disconnected(reason, detail[:MAX_DETAIL], attempt, round(delay, 3)))
+        await anyio.sleep(delay)
+
+
+async def _follow(address: str, protocol: ClientProtocol, show: Callable[[Event], None]) -> Ended:
+    """Connect, and receive frames until the connection ends."""
+    opened: float | None = None
+    socket: ClientConnection | None = None
+    reason, detail = "unreachable", f"no frame within {OPENING:g} s"
+    try:
+        with anyio.move_on_after(OPENING) as timeout:
+            # The library has no timeout and sends no pings, since a relay sends beats. It reads proxies from variables.
+            socket = await connect(address, open_timeout=None, ping_interval=None, compression=None, max_size=MAX_FRAME)
+            while True:
+                for item in protocol.receive(_decode(await socket.recv())):
+                    show(item)
+                opened = opened or anyio.current_time()
+                reason, detail = "dead", f"no frame for {SILENCE:g} s"
+                timeout.deadline = anyio.current_time() + SILENCE
+                await checkpoint_if_cancelled()  # recv() is none while frames are buffered
+    except Malformed as error:
+        reason, detail = "garbled", str(error)
+    except ConnectionClosed as closed:
+        if closed.sent is not None and not closed.rcvd_then_sent:  # the library closes first only for a protocol error
+            reason, detail = "garbled", f"closed by us with {closed.sent}"
+        else:
+            reason = close_reason(closed.rcvd.code if closed.rcvd else None, opened is not None)
+            detail = f"closed with {closed.rcvd}" if closed.rcvd else "the connection broke"
+    except InvalidStatus as rejected:
+        detail = _rejection(rejected.response)
+        if protocol.rejects_position(rejected.response.status_code, detail):
+            protocol.reset_position()
+            detail = f"beginning anew with recent messages, after {detail}"
+    except (OSError, WebSocketException, ValueError, ImportError) as error:
+        if socket is not None:
+            raise  # a bug
+        detail = str(error)  # ValueError: a redirect to a bad address; ImportError: no library for a SOCKS proxy
+    finally:
+        if socket is not None:
+            socket.transport.abort()  # not closed: on a dead connection that may take minutes
+    return reason, detail, None if opened is None else anyio.current_time() - opened
+
+
+def _decode(data: str | bytes) -> object:
+    if isinstance(data, bytes):
+        raise Malformed("a frame is text, not binary")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"a frame is a JSON object: {error}") from error
+
+
+def _rejection(response: Response) -> str:
+    """Return the status of a response that opens no WebSocket, and the first line of its body."""
+    lines = bytes(response.body or b"").decode(errors="replace").strip().splitlines()
+    return ": ".join([f"{response.status_code} {response.reason_phrase}", *lines[:1]])
+
+
+def _without_credentials(url: str) -> str:
+    return re.sub(r"(://|^)[^/?#]*@", r"\1", url)
