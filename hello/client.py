@@ -29,8 +29,8 @@ from hello.message import ORIGIN, Malformed, Message, Position
 
 SILENCE = 25.0  # seconds without a frame until a connection is dead: a relay sends a beat every 10 s
 OPENING = 10.0  # seconds from the start of an attempt to the first frame; a kernel waits for minutes
-STEADY = 10.0  # seconds open until attempts count from 1 again, so that a relay which closes at once is not flooded
-LONGEST_DELAYS = (1.0, 0.5, 1.0, 2.0, 4.0, 5.0)  # seconds before each attempt: clients are back 5 s after the network
+STEADY = 10.0  # seconds open until attempts count from 1 again: a relay that closes at once is not flooded
+LONGEST_DELAYS = (1.0, 0.5, 1.0, 2.0, 4.0, 5.0)  # seconds, by attempt; the last for all others
 RECENT = 50  # messages to begin with, as many as the page
 KEPT_IDS = 500  # message ids remembered: a client that runs for a week does not grow
 REASONS: dict[int, str] = {CloseCode.SERVICE_RESTART: "moved", CloseCode.TRY_AGAIN_LATER: "slow"}  # by close code

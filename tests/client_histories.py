@@ -1,10 +1,12 @@
-"""Frame histories as data: what a client receives, and what it must make of them. It knows no client.
+"""Frame histories as data: what a client receives, and what it must make of them.
 
 Steps and items are JSON-able, so that the page's modules can be run over the same histories as `hello/client.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+from hello.client import ClientProtocol, Item
 
 NOON = 1_700_049_600_000  # 15 November 2023, 12:00:00 UTC
 Frame = dict[str, object]
@@ -26,8 +28,21 @@ def gap(after: object, before: object) -> Frame:
     return {"type": "gap", "after": after, "before": before}
 
 
+def play(protocol: ClientProtocol, steps: Iterable[Frame | str]) -> list[Item]:
+    """Take steps (frames, DISCONNECTED, REJECTED), and return all their items."""
+    items: list[Item] = []
+    for step in steps:
+        if step == DISCONNECTED:
+            protocol.disconnected()
+        elif step == REJECTED:
+            protocol.reset_position()
+        else:
+            items += protocol.receive(step)
+    return items
+
+
 class History(NamedTuple):
-    """Steps (frames, DISCONNECTED, REJECTED), and the client after them.
+    """Steps, and the client after them.
 
     `items` has a word or a few for each item: "opened", "resumed MISSED", "ID live", "ID history", "ID recovered",
     "lost AFTER BEFORE", "perhaps lost AFTER BEFORE", "repeated ID", "channel up". `finish` has those that follow when
@@ -72,6 +87,18 @@ HISTORIES = (
         [welcome("1-0"), DISCONNECTED, welcome("2-0"), message("2-0", "a"), DISCONNECTED, welcome("2-0")],
         ["opened", "opened", "a recovered", "resumed 1", "opened", "resumed 0"],
         "after=2-0",
+    ),
+    History(
+        "a client resumes with those that it had missed this time",
+        [
+            *(welcome("1-0"), message("2-0", "a"), DISCONNECTED, welcome("3-0"), message("3-0", "b"), DISCONNECTED),
+            *(welcome("4-0"), message("4-0", "a"), DISCONNECTED, welcome("6-0"), message("7-0", "c")),
+        ],
+        [
+            *("opened", "a live", "opened", "b recovered", "resumed 1"),
+            *("opened", "repeated a", "resumed 0", "opened", "c live", "resumed 0"),
+        ],
+        "after=7-0",
     ),
     History("while disconnected it is not complete", [welcome("1-0"), DISCONNECTED], ["opened"], "after=1-0", False),
     History(

@@ -57,10 +57,8 @@ def stream_address(url: str) -> str:
         address = urlunsplit((scheme, parts.netloc, path, "", ""))
         parse_uri(address)
     except (KeyError, ValueError, InvalidURI):
-        raise ValueError(
-            f"{_without_credentials(url)!r} is not the address of a page: give http://HOST:PORT/ or https://HOST/, with"
-            " the path before the page if there is one, and nothing after it"
-        ) from None
+        hint = "give http://HOST:PORT/ or https://HOST/PATH/, without a query"
+        raise ValueError(f"{_without_credentials(url)!r} is not the address of a page: {hint}") from None
     return address
 
 
@@ -87,7 +85,7 @@ async def _follow(address: str, protocol: ClientProtocol, show: Callable[[Event]
     reason, detail = "unreachable", f"no frame within {OPENING:g} s"
     try:
         with anyio.move_on_after(OPENING) as timeout:
-            # The library has no timeout and sends no pings, since a relay sends beats. It reads proxies from variables.
+            # OPENING, SILENCE and the relay's beats replace the library's timeouts and pings.
             socket = await connect(address, open_timeout=None, ping_interval=None, compression=None, max_size=MAX_FRAME)
             while True:
                 for item in protocol.receive(_decode(await socket.recv())):
@@ -95,7 +93,7 @@ async def _follow(address: str, protocol: ClientProtocol, show: Callable[[Event]
                 opened = opened or anyio.current_time()
                 reason, detail = "dead", f"no frame for {SILENCE:g} s"
                 timeout.deadline = anyio.current_time() + SILENCE
-                await checkpoint_if_cancelled()  # recv() is none while frames are buffered
+                await checkpoint_if_cancelled()  # since recv() is no checkpoint while frames are buffered
     except Malformed as error:
         reason, detail = "garbled", str(error)
     except ConnectionClosed as closed:

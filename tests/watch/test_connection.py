@@ -231,7 +231,7 @@ async def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -
     ("url", "address"),
     [
         *(("http://h:1", "ws://h:1/ws"), ("HTTPS://H/", "wss://H/ws"), ("http://h:1/a/b", "ws://h:1/a/b/ws")),
-        *(("http://h:1/a//", "ws://h:1/a/ws"), ("https://h/a/events/", "wss://h/a/ws"), ("ws://h/ws", "ws://h/ws")),
+        *(("http://h:1/a//", "ws://h:1/a/ws"), ("https://h/a/events//", "wss://h/a/ws"), ("ws://h/ws", "ws://h/ws")),
         *(("http://h/my-events", "ws://h/my-events/ws"), ("localhost:8000/a", "ws://localhost:8000/a/ws")),
         *(("wss://h/a/ws", "wss://h/a/ws"), ("[::1]:8000", "ws://[::1]:8000/ws"), ("http://h/#top", "ws://h/ws")),
         *(("http://me:secret@h/", "ws://me:secret@h/ws"), ("http://bücher.example/", "ws://bücher.example/ws")),
