@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Self
 
 import pytest
 
 from hello.__main__ import main as hello
+from hello.client import ClientProtocol
 from hello.message import now_ms
+from hello.watch import command
+from hello.watch.connection import Event
+from tests.client_histories import Frame, gap, message, play, welcome
 from tests.conftest import missing
 from tests.page.said import Said, Stream
 from tests.processes import HelloProcess, free_ports
@@ -119,6 +123,30 @@ def test_each_message_is_shown_once_or_reported_as_lost(redis_server: RedisServe
     assert tally["recovered"] == sum(missed)
     assert min(missed) >= 3
     assert (tally["complete"], code, errors) == (True, 1, "")
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "last"),
+    [
+        ([welcome(), message("1-0", "a")], 0, {"type": "message", "id": "a"}),
+        ([welcome(), message("1-0", "a"), gap("1-0", "5-0")], 1, {"type": "gap", "before": "5-0"}),
+        ([welcome(), message("1-0", "a"), message("2-0", "a")], 1, {"type": "repeated", "id": "a"}),
+    ],
+)
+def test_exit_code(
+    steps: list[Frame], code: int, last: Frame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss that no message has followed is shown at the end."""
+
+    async def watch(_: str, protocol: ClientProtocol, show: Callable[[Event], bool], __: float) -> None:
+        for item in play(protocol, steps):
+            show(item)
+
+    monkeypatch.setattr(command, "_watch", watch)
+    assert hello(["watch", "127.0.0.1:1", "--json"]) == code
+    *_, line, tally = map(json.loads, capsys.readouterr().out.splitlines())
+    assert line.items() >= last.items()
+    assert tally["lost"] + tally["repeated"] == code
 
 
 def test_it_ends_after_so_many_messages(process: HelloProcess) -> None:

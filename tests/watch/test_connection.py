@@ -200,7 +200,9 @@ async def test_nothing_is_lost_over_a_link_that_hangs(monkeypatch: pytest.Monkey
             async with Following(link.port).running() as following:
                 await following.until(Opened)
                 link.set("hang")
+                hung = anyio.current_time()
                 await following.until(Disconnected, state="dead")
+                assert anyio.current_time() - hung < 10  # as long as the library's close() waits for the peer
                 await following.until(Disconnected, state="unreachable")
                 link.set("open")
                 await following.until(Resumed)
