@@ -30,17 +30,10 @@ log = logging.getLogger("hello")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-<<<<<<< HEAD
     """Run one process until a signal stops it, or the terminal client (`hello watch`); return the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] == "watch":
-        from hello.watch import main as watch  # imported here: it would add a tenth to the start of a server
-=======
-    """Run one process until it is told to stop, or the terminal client (`hello watch`); the exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if words and words[0] == "watch":
-        from hello.watch.command import main as watch  # here, since it would take a tenth of a server's start
->>>>>>> 0e3008e (Split the terminal client: connection, tally, output, command)
+        from hello.watch.command import main as watch  # imported here: it would add a tenth to the start of a server
 
         return watch(given[1:])
     parser = argparse.ArgumentParser(

@@ -18,7 +18,7 @@ A client over WebSocket and one over server-sent events use it alike:
                                                       # [Lost(9-0, 12-0, True), Shown(b, 12-0, "recovered", frame),
                                                       #  Resumed(1)]
 
-The page follows the same rules (connection.js, stream.js).
+The page follows the same rules (connection.js, client-protocol.js).
 """
 
 from typing import Any, Literal, NamedTuple
@@ -27,10 +27,10 @@ from websockets.frames import CloseCode
 
 from hello.message import ORIGIN, Malformed, Message, Position
 
-SILENCE = 25.0  # seconds without a frame until a connection is dead: a relay sends a beat every 10 s
-OPENING = 10.0  # seconds from the start of an attempt to the first frame; a kernel waits for minutes
-STEADY = 10.0  # seconds open until attempts count from 1 again: a relay that closes at once is not flooded
-LONGEST_DELAYS = (1.0, 0.5, 1.0, 2.0, 4.0, 5.0)  # seconds, by attempt; the last for all others
+IDLE_TIMEOUT = 25.0  # seconds without a frame until a connection is dead: a relay sends a beat every 10 s
+OPEN_TIMEOUT = 10.0  # seconds from the start of an attempt to the first frame; a kernel waits for minutes
+STABLE = 10.0  # seconds open until attempts count from 1 again: a relay that closes at once is not flooded
+MAX_DELAYS = (1.0, 0.5, 1.0, 2.0, 4.0, 5.0)  # seconds, by attempt; the last for all others
 RECENT = 50  # messages to begin with, as many as the page
 KEPT_IDS = 500  # message ids remembered: a client that runs for a week does not grow
 REASONS: dict[int, str] = {CloseCode.SERVICE_RESTART: "moved", CloseCode.TRY_AGAIN_LATER: "slow"}  # by close code
@@ -223,7 +223,7 @@ def close_reason(code: int | None, opened: bool) -> str:
 
 def next_attempt(attempt: int, seconds_open: float | None) -> int:
     """Return the number of the next attempt, from 1, after a connection that was open so long (None: no frame came)."""
-    return 1 if seconds_open is not None and seconds_open >= STEADY else attempt + 1
+    return 1 if seconds_open is not None and seconds_open >= STABLE else attempt + 1
 
 
 def backoff_delay(reason: str, attempt: int, jitter: float) -> float:
@@ -232,7 +232,7 @@ def backoff_delay(reason: str, attempt: int, jitter: float) -> float:
     `jitter` is a random number from 0 to 1 ("full jitter"): clients that are lost together do not return together. A
     client that was too slow waits for the longest delay, so that it does not fall behind again at once.
     """
-    return jitter * LONGEST_DELAYS[-1 if reason == "slow" else min(attempt, len(LONGEST_DELAYS)) - 1]
+    return jitter * MAX_DELAYS[-1 if reason == "slow" else min(attempt, len(MAX_DELAYS)) - 1]
 
 
 def _position(frame: dict[str, Any], name: str) -> Position:

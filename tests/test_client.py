@@ -98,20 +98,20 @@ def test_only_a_400_that_names_the_position_rejects_it() -> None:
 
 
 def test_constants_are_those_of_the_page() -> None:
-    connection, stream = ((PAGE / name).read_text() for name in ("connection.js", "stream.js"))
+    """The page's JavaScript and this client have the same time-outs, delays and reasons."""
+    connection, protocol = ((PAGE / name).read_text() for name in ("connection.js", "client-protocol.js"))
     numbers = {
         name: float(value.replace("_", ""))
-        for name, value in re.findall(r"const (\w+) = ([\d_]+);", connection + stream)
+        for name, value in re.findall(r"const (\w+) = ([\d_]+);", connection + protocol)
     }
-    for name in ("SILENCE", "OPENING", "STEADY"):
+    for name in ("IDLE_TIMEOUT", "OPEN_TIMEOUT", "STABLE"):
         assert getattr(client, name) * 1000 == numbers[f"{name}_MS"]
-    delays = re.search(r"const PAUSES_MS = \[(.+)\];", connection)
+    delays = re.search(r"const MAX_DELAYS_MS = \[(.+)\];", connection)
     assert delays is not None
-    assert [seconds * 1000 for seconds in client.LONGEST_DELAYS] == [float(each) for each in delays[1].split(",")]
-    assert (numbers["RECENT"], numbers["KEPT"]) == (client.RECENT, client.KEPT_IDS)
-    reasons = re.search(r"const REASONS = \{(.+)\};", connection)
-    assert reasons is not None
-    assert {int(code): word for code, word in re.findall(r'(\d+): "(\w+)"', reasons[1])} == client.REASONS
+    assert [seconds * 1000 for seconds in client.MAX_DELAYS] == [float(each) for each in delays[1].split(",")]
+    assert (numbers["RECENT"], numbers["KEPT_IDS"]) == (client.RECENT, client.KEPT_IDS)
+    reasons = re.findall(r'code === (\d+)\) return "(\w+)"', connection)
+    assert {int(code): word for code, word in reasons} == client.REASONS
 
 
 def test_backoff_grows_to_5_seconds_and_a_slow_client_waits_longest() -> None:

@@ -1,5 +1,4 @@
-"""The README's "Make it your own", done: an actor of one's own in the harness and in both overlays, and its mistakes.
-"""
+"""The README's "Make it your own", done: an actor of one's own in the harness and in both overlays, and its mistakes."""
 
 import os
 import re

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
-from hello.client import OPENING, SILENCE, ClientProtocol, Item, backoff_delay, close_reason, next_attempt
+from hello.client import IDLE_TIMEOUT, OPEN_TIMEOUT, ClientProtocol, Item, backoff_delay, close_reason, next_attempt
 from hello.message import Malformed
 
 MAX_FRAME = 64 * 1024  # bytes; a message of 4,096 characters, escaped to 6 bytes each, is less than half of it
@@ -82,17 +82,17 @@ async def _follow(address: str, protocol: ClientProtocol, show: Callable[[Event]
     """Connect, and receive frames until the connection ends."""
     opened: float | None = None
     socket: ClientConnection | None = None
-    reason, detail = "unreachable", f"no frame within {OPENING:g} s"
+    reason, detail = "unreachable", f"no frame within {OPEN_TIMEOUT:g} s"
     try:
-        with anyio.move_on_after(OPENING) as timeout:
-            # OPENING, SILENCE and the relay's beats replace the library's timeouts and pings.
+        with anyio.move_on_after(OPEN_TIMEOUT) as timeout:
+            # OPEN_TIMEOUT, IDLE_TIMEOUT and the relay's beats replace the library's timeouts and pings.
             socket = await connect(address, open_timeout=None, ping_interval=None, compression=None, max_size=MAX_FRAME)
             while True:
                 for item in protocol.receive(_decode(await socket.recv())):
                     show(item)
                 opened = opened or anyio.current_time()
-                reason, detail = "dead", f"no frame for {SILENCE:g} s"
-                timeout.deadline = anyio.current_time() + SILENCE
+                reason, detail = "dead", f"no frame for {IDLE_TIMEOUT:g} s"
+                timeout.deadline = anyio.current_time() + IDLE_TIMEOUT
                 await checkpoint_if_cancelled()  # since recv() is no checkpoint while frames are buffered
     except Malformed as error:
         reason, detail = "garbled", str(error)

@@ -1,4 +1,4 @@
-"""Clients over WebSocket and server-sent events, by the page's own rules (connection.js, stream.js).
+"""Clients over WebSocket and server-sent events, by the page's own rules (connection.js, client-protocol.js).
 
 They know relays by the ports of their links, and note all that they see; they judge nothing.
 """

@@ -20,7 +20,7 @@ from hello.watch import command
 from hello.watch.connection import Event
 from tests.client_histories import Frame, gap, message, play, welcome
 from tests.conftest import missing
-from tests.page.said import Said, Stream
+from tests.page.redis_stream import Entry, RedisStream
 from tests.processes import HelloProcess, free_ports
 from tests.redis_server import RedisServer
 
@@ -85,7 +85,7 @@ def test_each_message_is_shown_once_or_reported_as_lost(redis_server: RedisServe
     relay = HelloProcess(actors="relay", drain_seconds="0.5", **settings)
     broadcaster = HelloProcess(actors="broadcaster", **settings)
     with relay, broadcaster, Watching(relay.url, "--json", "--last", str(history)) as watching:
-        stream = Stream(redis_server.url)
+        stream = RedisStream(redis_server.url)
         watching.until(type="message")
         relay.kill()
         watching.until(state="lost")
@@ -101,7 +101,7 @@ def test_each_message_is_shown_once_or_reported_as_lost(redis_server: RedisServe
         sent = stream.entries()
         if watching.of("message")[-1]["id"] != sent[-1].id:
             watching.until(type="message", id=sent[-1].id)
-        shown = [Said(item["position"], item["id"]) for item in watching.of("message")]
+        shown = [Entry(item["position"], item["id"]) for item in watching.of("message")]
 
         relay.kill()
         watching.until(state="lost")

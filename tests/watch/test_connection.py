@@ -145,8 +145,8 @@ async def test_a_rejected_position_leads_to_recent_messages() -> None:
 
 async def test_each_end_has_a_reason(monkeypatch: pytest.MonkeyPatch, delays: list[tuple[str, int, float]]) -> None:
     """It is shown with its detail; the delay depends on it, and on the attempts since a steady connection."""
-    monkeypatch.setattr(client, "STEADY", 0.0)
-    monkeypatch.setattr(connection, "SILENCE", 1.0)
+    monkeypatch.setattr(client, "STABLE", 0.0)
+    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 1.0)
     scripts: list[tuple[Any, str, str]] = [
         ([welcome(), 1012], "moved", "closed with 1012 (service restart) as scripted"),
         ([welcome(), 1013], "slow", "closed with 1013 (try again later) as scripted"),
@@ -181,7 +181,7 @@ async def test_each_end_has_a_reason(monkeypatch: pytest.MonkeyPatch, delays: li
 @pytest.mark.usefixtures("delays")
 async def test_without_a_first_frame_a_relay_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Either the handshake gets no response, or no frame follows it."""
-    monkeypatch.setattr(connection, "OPENING", 0.2)
+    monkeypatch.setattr(connection, "OPEN_TIMEOUT", 0.2)
     following, _ = await follow([SILENT])
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel accepts, and nothing responds
         async with Following(deaf.getsockname()[1]).running() as unanswered:
@@ -191,8 +191,8 @@ async def test_without_a_first_frame_a_relay_is_unreachable(monkeypatch: pytest.
 
 async def test_nothing_is_lost_over_a_link_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The link keeps its connection and passes nothing on, until it is healed."""
-    monkeypatch.setattr(connection, "SILENCE", 1.0)
-    monkeypatch.setattr(connection, "OPENING", 1.0)
+    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 1.0)
+    monkeypatch.setattr(connection, "OPEN_TIMEOUT", 1.0)
     with HelloProcess(interval_min="0.02", interval_max="0.1") as process:
         link = Link("test", process.port)
         async with anyio.create_task_group() as group:
