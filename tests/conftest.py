@@ -1,4 +1,4 @@
-"""What every test may ask for: an event loop of each kind, and a real Redis server."""
+"""The choice of the quick tier, and what tests share: an event loop of each kind, and a real Redis server."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,28 @@ from pathlib import Path
 import pytest
 
 from tests.redis_server import NoRedisServer, RedisServer
+
+OTHER_TIERS = ("slow", "browser", "container", "faults", "bench")  # pyproject.toml describes each
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads how many workers there shall be
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the quick tier on all cores if the command line names neither a path nor `-m` nor `-k`."""
+    option = config.option
+    if config.args_source is pytest.Config.ArgsSource.ARGS or option.markexpr or option.keyword:
+        return
+    option.markexpr = " and ".join(f"not {marker}" for marker in OTHER_TIERS)
+    is_worker = hasattr(config, "workerinput")  # a worker reads the same command line, and starts no workers
+    if option.numprocesses is None and not option.usepdb and not is_worker:
+        option.numprocesses = "auto"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that has a Chromium as one of the tier `browser`, but for the journey that is marked `quick`."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()) and item.get_closest_marker("quick") is None:
+            item.add_marker("browser")
 
 
 def missing(reason: str) -> None:

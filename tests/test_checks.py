@@ -1,46 +1,38 @@
-"""The checks that need no running: style, types, and that documents and lock agree with the program."""
+"""Documents, lock and scripts agree with the program; tests/lint.py runs the linters."""
 
 import os
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from hello.metrics import Metrics
 from hello.settings import Settings
-from tests.deploy.tools import tool
+from tests.readmes import ALL, READMES, ROOT, example
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-
-
-def run(*command: str) -> None:
-    ended = subprocess.run([tool(command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
-def test_style() -> None:
-    run("ruff", "check", ".")
-
-
-def test_layout() -> None:
-    run("ruff", "format", "--check", ".")
-
-
-def test_types() -> None:
-    run("mypy")
+# A link's text may hold brackets of its own (a badge), so that its end alone is looked for.
+LINKS = [
+    pytest.param(path, target, id=f"{path.parent.relative_to(ROOT)}: {target}")
+    for path, text in READMES.items()
+    for target in sorted(set(re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)))
+]
+SHOWN_BY = sorted(
+    {
+        (test, path.parent / target)
+        for path, text in READMES.items()
+        for test, target in re.findall(r"\[`(test_\w+)`\]\((\S+?\.py)\)", text)
+    }
+)
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
-    """What CI proves is what a person would run."""
-    command = re.search(r"<!-- test -->\n+```sh\n(.+)\n```", README)
-    assert command is not None
-    assert command[1] == (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    """CI proves what a person would run."""
+    assert f'"{example("test")}"' in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_lock_has_every_dependency() -> None:
-    """With a hash each; the image is built from it."""
+    """The image is built from the lock, which has a hash for each dependency."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[^a-z0-9-]", line)[0] for line in project["dependencies"]}
     lock = (ROOT / "requirements.lock").read_text()
@@ -48,28 +40,57 @@ def test_the_lock_has_every_dependency() -> None:
     assert names <= set(locked)
 
 
-def test_the_readme_tells_every_setting() -> None:
-    """By its variable and its default."""
+def test_every_setting_is_documented() -> None:
+    """A README has a row with each variable and its default."""
     for name, field in Settings.model_fields.items():
-        row = re.search(rf"^\| `HELLO_{name.upper()}` \| (.+?) \|", README, re.MULTILINE)
+        row = re.search(rf"^\| `HELLO_{name.upper()}` \| (.+?) \|", ALL, re.MULTILINE)
         assert row is not None, name
         if isinstance(field.default, int | float | str):
             assert row[1].strip("`") == f"{field.default}".removesuffix(".0"), name
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
-def test_the_readme_points_at_what_is_there(target: str) -> None:
-    assert (ROOT / target).exists()
+def test_every_metric_is_documented() -> None:
+    """The READMEs name each metric, and no metric that does not exist."""
+    named = {name.removesuffix("_total") for name in re.findall(r"`(hello_\w+)[`{]", ALL)}
+    ours = {family.name for family in Metrics().registry.collect() if family.name.startswith("hello_")}
+    assert named == ours
 
 
-def test_the_readme_names_the_rooms() -> None:
-    """Every file of the program stands in the reading order."""
+@pytest.mark.parametrize(("readme", "target"), LINKS)
+def test_a_link_has_its_target(readme: Path, target: str) -> None:
+    """The file exists beside the README, and the heading exists in the file."""
+    name, _, heading = target.partition("#")
+    file = readme.parent / name if name else readme
+    assert file.exists()
+    if heading:
+        titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+        assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_module_is_documented() -> None:
+    """A README names every file of the program that holds code."""
     for path in (ROOT / "hello").rglob("*.py"):
         if path.name != "__init__.py" and path.stat().st_size > 0:
-            assert path.name in README, path
+            assert path.name in ALL, path
+
+
+def test_every_fault_and_limit_names_its_test() -> None:
+    """Each row of the two tables in tests/README.md ends with a link to a test."""
+    for heading in ("Faults", "Limits"):
+        section = READMES[ROOT / "tests" / "README.md"].split(f"\n## {heading}\n")[1].split("\n## ")[0]
+        rows = re.findall(r"^\| .+$", section, re.MULTILINE)[1:]
+        assert len(rows) > 5
+        for row in rows:
+            assert re.search(r"\| \[`test_\w+`\]\(\S+\.py\) \|$", row), row
+
+
+@pytest.mark.parametrize(("test", "path"), SHOWN_BY, ids=[test for test, _ in SHOWN_BY])
+def test_a_test_that_is_named_exists(test: str, path: Path) -> None:
+    """The file that a README gives for a test defines that test."""
+    assert re.search(rf"^(async )?def {test}\(", path.read_text(), re.MULTILINE)
 
 
 def test_scripts_are_executable() -> None:
+    """Except for cluster.sh, which the other scripts read."""
     for path in [ROOT / ".ci" / "run", *(ROOT / "deploy").glob("*.sh")]:
-        if path.name != "cluster.sh":  # which the others read
-            assert os.access(path, os.X_OK), path
+        assert os.access(path, os.X_OK) or path.name == "cluster.sh", path

@@ -283,6 +283,7 @@ def test_resuming_clients_share_blocks(blocks: int, longest: int, seed: int, tri
         assert all(sum(message_sizes(block)) > BLOCK_BYTES - largest for block in own[1:-1])
 
 
+@pytest.mark.slow
 def test_caches_are_bounded() -> None:
     """Clients at ever so many positions do not let the caches grow, and the next beat empties them."""
     model = Model(500)

@@ -25,6 +25,8 @@ from tests.bench.servers import Running, Server
 from tests.conftest import missing
 from tests.redis_server import NoRedisServer, RedisServer, redis_program
 
+pytestmark = pytest.mark.bench
+
 ROOT = Path(__file__).parent.parent.parent
 ACCEPTED = (  # the answer to the load tool's key
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

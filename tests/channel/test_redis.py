@@ -108,6 +108,7 @@ async def test_loading_is_a_loss(redis_server: RedisServer, raw: Redis) -> None:
             await read(channel)
 
 
+@pytest.mark.slow
 async def test_silent_server_is_a_loss(redis_server: RedisServer) -> None:
     """A server that keeps its connections and does not reply is lost to reader and publisher alike."""
     async with open_channel(redis_server.url, history=10) as channel, channel.subscribe(None) as batches:

@@ -12,6 +12,8 @@ from tests.deploy.cluster import difference, is_ready, main
 from tests.processes import HelloProcess
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 POD = {"metadata": {"name": "redis-0"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
 # Prints the stream as `redis-cli --json` does. If the file `lost` exists, it adds an entry that no client received.
 XRANGE = """

@@ -16,6 +16,8 @@ import pytest
 from tests.deploy.containers import Container, Engine, Image, base_name, engine
 from tests.deploy.tools import ROOT
 
+pytestmark = pytest.mark.container
+
 SECONDS = 30.0  # at most, for anything that takes a fraction of it
 # Above Docker's base the limit is 60 MB: the base that containers.py makes already has 10 MB of bytecode.
 MAX_ADDED_MB = 50

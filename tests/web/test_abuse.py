@@ -96,6 +96,7 @@ def pour(connection: socket.socket, chunk: bytes, total: int) -> int:
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["with room", "with all buffers full"])
+@pytest.mark.slow
 def test_clients_that_flood_pings_and_never_read_are_got_rid_of(process: Watched, full: bool) -> None:
     """Twenty of them, up to 10 MB each: were each ping answered into a buffer, memory would grow by 200 MB."""
     kind = "ping floods, stuck" if full else "ping floods"
@@ -165,6 +166,7 @@ def test_messages_that_never_become_whole_cost_no_more_than_a_message(process: W
     record("unfinished messages: the other browser's worst delay, s", f"{onlooker.worst_delay:.3f}")
 
 
+@pytest.mark.slow
 def test_readers_that_stop_cost_a_bounded_number_of_bytes_and_delay_nobody() -> None:
     """A hundred over both streams, each owed some 4 MB more: kept for each of them that would be 400 MB."""
     with (
@@ -191,6 +193,7 @@ def test_readers_that_stop_cost_a_bounded_number_of_bytes_and_delay_nobody() -> 
     record("readers that stop: the other browser's worst delay, s", f"{delay:.3f}")
 
 
+@pytest.mark.slow
 def test_browsers_that_vanish_while_they_are_written_to_leave_nothing_behind() -> None:
     """Five hundred that ask for all that is kept, and reset: no descriptor, no browser, no line in the log."""
     with Watched(interval_min="0.005", interval_max="0.01", text="x" * 4000, history="200") as process:
@@ -315,6 +318,7 @@ async def test_a_browser_that_reads_again_too_late_hears_that_it_was_too_slow(mo
 @pytest.mark.usefixtures("quick_limits")
 @pytest.mark.parametrize("anyio_backend", ["uvloop"], indirect=True)
 @pytest.mark.parametrize("path", ["/ws", "/events"])
+@pytest.mark.slow
 async def test_a_browser_that_goes_on_reading_slowly_is_kept(path: str) -> None:
     """Over several times as long as one may take nothing at all, and it gets everything."""
     opening = handshake("/ws?last=100") if path == "/ws" else request("/events?last=100")

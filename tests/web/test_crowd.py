@@ -39,6 +39,8 @@ from tests.web.raw import (
     reset,
 )
 
+pytestmark = pytest.mark.slow
+
 READERS, STOPPED = 4800, 200
 DRAIN_SECONDS = 5.0
 MARGIN_SECONDS = 20.0  # for a slow machine that runs the five thousand browsers as well

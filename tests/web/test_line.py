@@ -246,7 +246,7 @@ async def walk(world: World, clients: list[Client], dice: random.Random) -> None
 
 
 @on_both_loops
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))])
 async def test_whoever_pauses_leaves_and_comes_back_sees_every_message_once(
     caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:
@@ -330,6 +330,7 @@ async def test_one_that_does_not_read_is_not_written_to(
 
 
 @on_both_loops
+@pytest.mark.slow
 async def test_one_that_stops_reading_costs_no_memory(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing of what the others are sent meanwhile waits for it."""
     async with served(caplog, history=50) as world:

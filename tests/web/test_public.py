@@ -226,6 +226,7 @@ def test_a_head_request_is_answered_and_takes_no_place(process: HelloProcess) ->
     assert "hello_clients 0.0" in metrics(process)
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_costs_a_bounded_number_of_bytes() -> None:
     """Its socket fills, the relay waits for it alone, and memory does not grow with what it is owed."""
     with HelloProcess(
