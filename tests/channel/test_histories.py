@@ -191,13 +191,27 @@ async def exhaust(reader: Reader) -> None:
             reader.position = item.position if isinstance(item, Entry) else reader.position
 
 
-@settings(deadline=None, max_examples=1000 if os.environ.get("CI") else 200)
-@given(data=st.data())
-def test_any_history_in_memory(data: st.DataObject) -> None:
+def run_in_memory(data: st.DataObject) -> None:
     async def history() -> None:
         await Machine(MemoryBackend(), data.draw).run({})
 
     trio.run(history, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+# Each backend has a few histories in the quick tier, and many in the tier `slow`.
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_histories_in_memory(data: st.DataObject) -> None:
+    run_in_memory(data)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=1000 if os.environ.get("CI") else 200)
+@given(data=st.data())
+def test_many_histories_in_memory(data: st.DataObject) -> None:
+    run_in_memory(data)
 
 
 @pytest.fixture(scope="module")
@@ -274,13 +288,7 @@ class RedisMachine(Machine):
         return True
 
 
-@settings(
-    deadline=None,
-    max_examples=60 if os.environ.get("CI") else 30,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(data=st.data())
-def test_any_history_in_redis(server: RedisServer, data: st.DataObject) -> None:
+def run_in_redis(server: RedisServer, data: st.DataObject) -> None:
     server.start()
     try:
         with redis.Redis.from_url(server.url) as raw:
@@ -288,3 +296,23 @@ def test_any_history_in_redis(server: RedisServer, data: st.DataObject) -> None:
         anyio.run(RedisMachine(server, data.draw).run_all, backend_options={"use_uvloop": True})
     finally:
         server.kill()
+
+
+few = settings(
+    deadline=None,
+    max_examples=10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@few
+@given(data=st.data())
+def test_histories_in_redis(server: RedisServer, data: st.DataObject) -> None:
+    run_in_redis(server, data)
+
+
+@pytest.mark.slow
+@settings(few, max_examples=60 if os.environ.get("CI") else 30)
+@given(data=st.data())
+def test_many_histories_in_redis(server: RedisServer, data: st.DataObject) -> None:
+    run_in_redis(server, data)

@@ -30,22 +30,53 @@ def _silence() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@settings(deadline=None, max_examples=2000 if CI else 600)
-@given(
+BARE = given(
     shape=SHAPE,
     steps=histories(SAYS, SAYS, [Wait(0.1), Wait(1), Wait(4)]),  # two times in three something is said
     hurry=st.booleans(),
 )
-def test_any_history_of_bare_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None:
-    assert run(Bare, shape, steps, history=HISTORY, hurry=hurry) == []
-
-
-@settings(deadline=None, max_examples=400 if CI else 200)
-@given(
+WHOLE = given(
     shape=SHAPE,
     steps=histories([Wait(0.1), Wait(0.5), Wait(2), Wait(5)]),
     hurry=st.booleans(),
 )
-def test_any_history_of_the_whole_system(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+
+
+def run_bare(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    assert run(Bare, shape, steps, history=HISTORY, hurry=hurry) == []
+
+
+def run_whole(shape: str, steps: Sequence[Step], hurry: bool) -> None:
     flags = {"interval_min": 0.3, "interval_max": 1.0, "drain_seconds": 1}
     assert run(Process, shape, steps, history=HISTORY, hurry=hurry, **flags) == []
+
+
+# Each property has a few examples in the quick tier, and many in the tier `slow`.
+few = settings(deadline=None, max_examples=60)
+many = settings(deadline=None, max_examples=2000 if CI else 600)
+
+
+@few
+@BARE
+def test_histories_of_bare_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    run_bare(shape, steps, hurry)
+
+
+@pytest.mark.slow
+@many
+@BARE
+def test_many_histories_of_bare_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    run_bare(shape, steps, hurry)
+
+
+@settings(few, max_examples=25)
+@WHOLE
+def test_histories_of_the_whole_system(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    run_whole(shape, steps, hurry)
+
+
+@pytest.mark.slow
+@settings(many, max_examples=400 if CI else 200)
+@WHOLE
+def test_many_histories_of_the_whole_system(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    run_whole(shape, steps, hurry)
