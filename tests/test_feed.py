@@ -193,7 +193,7 @@ polls = st.builds(Poll, st.integers(0, 7), st.sampled_from([False, False, True])
 news = st.builds(Status, st.booleans()) | st.builds(Beat)
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(1, 40) | st.sampled_from([40, 500]),
     st.integers(0, 60),

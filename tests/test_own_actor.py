@@ -28,6 +28,7 @@ def test_the_section_is_complete_and_the_actor_has_twenty_lines_at_most() -> Non
     assert len(files["clock.py"].splitlines()) <= 20
 
 
+@pytest.mark.slow
 def test_its_test_passes_in_both_shapes_in_a_folder_of_its_own(folder: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_clock.py"]
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{own_actor.ROOT}", "PYTEST_ADDOPTS": ""}
