@@ -17,18 +17,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option = config.option
     if config.args_source is pytest.Config.ArgsSource.ARGS or option.markexpr or option.keyword:
         return
-    option.markexpr = " and ".join(f"not {marker}" for marker in OTHER_TIERS)
+    option.markexpr = f"quick or not ({' or '.join(OTHER_TIERS)})"
     is_worker = hasattr(config, "workerinput")  # a worker reads the same command line, and starts no workers
     if option.numprocesses is None and not option.usepdb and not is_worker:
         option.numprocesses = "auto"
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that has a Chromium as one of the tier `browser`, but for the journey that is marked `quick`."""
-    for item in items:
-        if "browser" in getattr(item, "fixturenames", ()) and item.get_closest_marker("quick") is None:
-            item.add_marker("browser")
 
 
 def missing(reason: str) -> None:

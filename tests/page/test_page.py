@@ -35,6 +35,7 @@ def expect_each_once(tab: Tab, stream: RedisStream) -> None:
     assert tab.documents == 1, "the page was loaded again"
 
 
+@pytest.mark.quick
 def test_relay_restart(tab: Tab, start_hello: StartHello, stream: RedisStream) -> None:
     """The page shows each message once, in order, over a relay's restart by SIGTERM and one by SIGKILL."""
     broadcaster, relay = open_live(tab, start_hello, drain_seconds="0.5")
