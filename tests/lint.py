@@ -100,6 +100,13 @@ def linters(folder: Path) -> list[Linter]:
             )
             for version in KUBERNETES_VERSIONS
         ),
+        Linter("lint-imports", ["lint-imports", "--no-cache"]),
+        Linter(
+            "page",  # TypeScript's compiler checks the types in the JSDoc comments, prettier the format
+            ["npm", "--prefix", "tests/page", "run", "--silent", "check"],
+            install="npm ci --prefix tests/page, with Debian's npm",
+            needs=(str(ROOT / "tests" / "page" / "node_modules" / ".bin" / "tsc"),),
+        ),
         Linter("ruff check", ["ruff", "check", "."]),
         Linter("ruff format", ["ruff", "format", "--check", "."]),
         Linter("shellcheck", ["shellcheck", "-x", ".ci/run", *scripts, *steps]),

@@ -1,4 +1,4 @@
-"""The README's "Make it your own", done: an actor of one's own in the harness and in both overlays, and its mistakes."""
+"""The README's "Make it your own": an actor of one's own in the harness and in both overlays, and wrong ones."""
 
 import os
 import re
