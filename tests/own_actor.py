@@ -7,9 +7,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def files() -> dict[str, str]:
-    """Their texts by their names."""
-    section = (ROOT / "README.md").read_text().split("## Make it your own\n")[1].split("\n## ")[0]
-    return dict(re.findall(r"<!-- (\S+) -->\n+```\w+\n(.+?)```", section, re.DOTALL))
+    """Return the texts of the files by their names, from the sections of that title in both READMEs."""
+    texts = [(ROOT / name).read_text() for name in ("README.md", "hello/README.md")]
+    sections = "".join(text.split("## Make it your own\n")[1].split("\n## ")[0] for text in texts)
+    return dict(re.findall(r"<!-- (\S+) -->\n+```\w+\n(.+?)```", sections, re.DOTALL))
 
 
 def write(folder: Path) -> None:

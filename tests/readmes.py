@@ -8,6 +8,7 @@ FOLDERS = ("deploy", "hello", "kustomize", "tests")
 READMES = {
     path: path.read_text()
     for path in [ROOT / "README.md", *(found for name in FOLDERS for found in sorted((ROOT / name).rglob("README.md")))]
+    if "node_modules" not in path.parts
 }
 ALL = "\n".join(READMES.values())
 
