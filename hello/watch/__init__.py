@@ -1,6 +1,6 @@
 """The terminal client: `hello watch URL` shows a relay's stream, reconnects and resumes by the client's rules.
 
-It knows a relay by its outside contract alone (README, "Talk to it"). The rules are in `hello/client.py`; connection.py
+It knows a relay by its outside contract alone (hello/web/README.md). The rules are in `hello/client.py`; connection.py
 keeps a WebSocket open, tally.py counts, output.py formats lines, command.py is the command.
 
 Times are UNIX milliseconds, as integers; durations are seconds, as floats, except delays: milliseconds, as integers.

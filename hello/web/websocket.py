@@ -105,7 +105,7 @@ class WebSocketConnection(Client, asyncio.Protocol):
         transport.set_protocol(self)
         transport.set_write_buffer_limits(high=0)  # calls `pause_writing` as soon as the kernel's buffer is full
         if transport.get_write_buffer_size() and self.blocked_since is None:
-            self.pause_writing()  # the transport has told HttpProtocol only, of the answer to an earlier request
+            self.pause_writing()  # the transport has notified HttpProtocol only, at an earlier answer
         pending = self.poll()  # a welcome at least
         transport.write(answer + _encoded(pending) if pending else answer)
         self._continue()

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from hello.watch.connection import Connecting, Disconnected, Event
 from hello.watch.output import as_json, as_text, local_time
 from hello.watch.tally import Tally
 from tests.client_histories import NOON, message, welcome
+from tests.readmes import ALL
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 EVIL = "\x1b]0;x\x07\x9b31m\n\r\x7f\u202etxt\u2066\u2028 👩\u200d💻"
 ESCAPED = r"\x1b]0;x\x07\x9b31m\n\r\x7f\u202etxt\u2066\u2028 👩" + "\u200d💻"
 ONE, FIVE = Position(1, 0), Position(5, 0)
@@ -116,7 +115,7 @@ def test_the_readmes_lines_are_such_lines() -> None:
     recovered = shown(**named)._replace(came="recovered")
     opened = (Connecting("ws://127.0.0.1:8000/ws"), Opened("relay-1", None, "up"), Resumed(1))
     events = (*opened, shown(**named), moved, recovered, counted)
-    sample = re.search(r"```console\n\$ \S+ watch .+\n((?:.+\n)+)```", README)
+    sample = re.search(r"```console\n\$ \S+ watch .+\n((?:.+\n)+)```", ALL)
     assert sample is not None
     lines = sample[1].splitlines()
     assert {re.sub(r"\d+", "N", line) for line in lines} == {
