@@ -1,21 +1,22 @@
 """What a client gets next: the log, the status of the channel and the beats, read by cursors. It knows no clients.
 
 A cursor names the last message, status and beat that a client was sent. `Feed.poll` returns the frames after a cursor,
-and the cursor to poll with next. An example: the history is 3, so that of the entries 1-0 to 5-0 the first two are
-trimmed; a client that was away since 1-0 joins with status 0, which means that it needs a welcome; the channel is up by
-status 2; no beat was sent yet.
+and the cursor to poll with next. Statuses and beats are numbered. An example: a log with a history of 3 has trimmed 1-0
+and 2-0, and has 3-0 to 5-0; status 1 was "down", status 2 "up"; no beat was sent yet. A client that was away since 1-0
+joins, with status 0, since it has had no welcome:
 
     poll(Cursor(position=1-0, status=0, beat=0))    welcome                               next: Cursor(1-0, 2, 0)
     poll(Cursor(position=1-0, status=2, beat=0))    gap 1-0 to 3-0, messages 3-0 to 5-0   next: Cursor(5-0, 2, 0)
     poll(Cursor(position=5-0, status=2, beat=0))    None: the client has caught up
 
-Then the channel goes down, which is status 3:
+Then the channel goes down, by status 3:
 
     poll(Cursor(position=5-0, status=2, beat=0))    status: down                          next: Cursor(5-0, 3, 0)
 
 Equal cursors get the same frames, made once. Nearly all clients have caught up, and so have one cursor. Clients that
-resume from different positions have equal cursors after one poll: the log is divided into blocks of about BLOCK_BYTES,
-and a poll that does not reach the head ends where a block ends.
+resume at the same time from different positions soon have equal cursors too: the log is divided into blocks of about
+BLOCK_BYTES, and a poll that does not reach the head ends where a block ends. So from its second poll on each of them
+gets the same blocks.
 """
 
 from collections.abc import Sequence
@@ -72,8 +73,9 @@ class Feed:
             None  # position and `prev` of the last entry, if it was dropped
         )
         self._bytes = 0  # of the frames of all messages so far
-        self._cache: dict[Cursor, Pending] = {}  # every result of `poll`, until anything is added
-        # Results that end before the head. New messages do not change them, but a trimmed message does.
+        self._cache: dict[Cursor, Pending] = {}  # the results of `poll` since anything was added
+        # Results that end before the head, which no new message changes; `_messages` uses one only as long as all
+        # messages after its cursor are kept.
         self._blocks: dict[Cursor, Pending] = {}
 
     @property
@@ -95,7 +97,8 @@ class Feed:
             self._dropped = (entry.position, prev)
             return None
         self._dropped = None
-        # A channel that was restored from an older snapshot may name a predecessor before the head of this log.
+        # In a channel that was restored from an older snapshot `prev` may be before the head of this log; the position
+        # is not, since the channel continues above every position that this process has read.
         prev = max(prev, self.head or ORIGIN)
         relayed_at = now_ms()
         frame = message_frame(entry, relay=self._instance, relayed_at=relayed_at)
@@ -111,12 +114,12 @@ class Feed:
         self._channel = "up" if up else "down"
         self._status_frame = status_frame(channel=self._channel, since=now_ms())
         self._move_head(self.caught_up._replace(status=self.caught_up.status + 1))
-        self._blocks.clear()  # no client polls messages with the old status again: this frees their memory
+        self._blocks.clear()  # frees memory: these cursors have the old status, and get the new one first
 
     def beat(self) -> None:
         """Add a beat."""
         self._move_head(self.caught_up._replace(beat=self.caught_up.beat + 1))
-        self._blocks.clear()  # the same is true of the old beat
+        self._blocks.clear()  # frees memory, in the same way
 
     def cursor_at(self, start: Position | int) -> Cursor:
         """Return the cursor of a new client that resumes after a position or, for a number, gets so many messages."""
@@ -151,15 +154,16 @@ class Feed:
 
     def _messages(self, cursor: Cursor) -> Pending:
         position = cursor.position
-        # Where entries after the position are trimmed, each further one moves the end of the gap.
-        is_stable = position is not None and self._log.keeps_all_after(position)
-        if is_stable and (known := self._blocks.get(cursor)) is not None:
+        # If messages after the position are trimmed, the frames begin with a gap, which grows when the next message is
+        # trimmed: such frames must not be reused.
+        is_reusable = position is not None and self._log.keeps_all_after(position)
+        if is_reusable and (known := self._blocks.get(cursor)) is not None:
             return known
         entries: list[RelayedEntry] = []
         size, more = 0, False
         for entry in self._log.after(position):
             if size >= BLOCK_BYTES:
-                # `entry` begins at least a block after the first one: there are whole blocks before it.
+                # End where the last block ended. The first entry is in an earlier block, at least BLOCK_BYTES before.
                 entries, more = [each for each in entries if each.block < entry.block], True
                 break
             entries.append(entry)
@@ -167,7 +171,7 @@ class Feed:
         frames = [gap_frame(each) if isinstance(each, Gap) else each.frame for each in with_gaps(entries, position)]
         end = cursor._replace(position=entries[-1].position) if entries else cursor
         pending = Pending(frames, gaps=len(frames) - len(entries), next=end, more=more)
-        if is_stable and more:
+        if is_reusable and more:
             _put(self._blocks, cursor, pending)
         return pending
 

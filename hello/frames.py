@@ -12,7 +12,7 @@ class Frame(NamedTuple):
     """One frame: a JSON object in UTF-8, whose fields hello/web/README.md lists."""
 
     json: bytes
-    position: Position | None = None  # again, for the id of a server-sent event
+    position: Position | None = None  # that of the message, which is the id of a server-sent event; else None
 
 
 def welcome_frame(*, relay: str, head: Position | None, channel: str) -> Frame:

@@ -15,7 +15,7 @@ from hello.metrics import Metrics
 
 BEAT_SECONDS = 10.0  # between two beats: a client recognises a dead connection by their absence
 SLOW_SECONDS = 1.0  # a client that has blocked a write for longer counts as slow
-DRAIN_STEP_SECONDS = 0.1  # between two groups of clients that are drained
+DRAIN_STEP_SECONDS = 0.1  # between two portions of the clients that are drained
 STOPPING_RETRY_SECONDS = 1  # in a rollout the next relay runs already
 FULL_RETRY_SECONDS = 10  # there is room again when another client leaves
 
@@ -38,7 +38,7 @@ class Subscriber(ABC):
 
     def __init__(self, hub: "Hub") -> None:
         self.hub = hub
-        self.cursor = hub.feed.caught_up  # a client that joins gets its own
+        self.cursor = hub.feed.caught_up  # `Hub.join` sets that of a client
 
     @abstractmethod
     def notify(self) -> None:
@@ -79,9 +79,12 @@ class Hub:
         self._max_clients = max_clients
         self._clients: set[Client] = set()
         self._metrics = metrics
-        self._subscribers: dict[Subscriber, None] = {}  # a set that keeps its order: a group comes before late clients
+        self._subscribers: dict[
+            Subscriber, None
+        ] = {}  # an ordered set: the big group, subscribed first, gets news first
         metrics.clients.set_function(lambda: len(self))
         metrics.slow_clients.set_function(lambda: len(self._slow_clients()))
+        # Every other client gets its pending frames within a second, so that its lag is of no interest.
         metrics.lag.set_function(lambda: max((client.lag for client in self._slow_clients()), default=0))
 
     def __len__(self) -> int:
@@ -98,7 +101,7 @@ class Hub:
 
     def notify_all(self) -> None:
         """Notify every subscriber that there may be frames to poll."""
-        for subscriber in list(self._subscribers):  # a copy: a subscriber may unsubscribe itself or others meanwhile
+        for subscriber in list(self._subscribers):  # a copy, since subscribers join and leave groups in `notify`
             subscriber.notify()
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -144,10 +147,10 @@ class Hub:
             self.empty.set()
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new clients, and let the transports close the joined ones, in groups over at most so many seconds.
+        """Refuse new clients, and let the transports close the joined ones, in portions over at most so many seconds.
 
-        Returns once every client is marked as draining: its transport still sends it what is pending. The groups keep
-        the other relays from getting all clients at once; a group has at least one client, so that few clients are
+        Returns once every client is marked as draining: its transport still sends it what is pending. The portions keep
+        the other relays from getting all clients at once; a portion is at least one client, so that few clients are
         drained in less time.
         """
         self.draining = True
@@ -156,9 +159,9 @@ class Hub:
         waiting = list(self._clients)
         deadline = anyio.current_time() + seconds
         while waiting := [client for client in waiting if client in self._clients]:
-            # Computed anew each time: if a group took long, the others are larger.
-            groups = max(1, round((deadline - anyio.current_time()) / DRAIN_STEP_SECONDS))
-            size = math.ceil(len(waiting) / groups)
+            # Computed anew each time: if a portion took long, the others are larger.
+            portions = max(1, round((deadline - anyio.current_time()) / DRAIN_STEP_SECONDS))
+            size = math.ceil(len(waiting) / portions)
             for client in waiting[:size]:
                 client.draining = True
                 client.notify()

@@ -28,6 +28,7 @@ class Lease:
         self._holder = holder
         self._status = status
         self._leader = anyio.Event()  # set while this holder is the leader, as far as it knows
+        self._is_new = False  # True from becoming the leader until `wait_until_leader` has returned it
 
     @property
     def is_leader(self) -> bool:
@@ -51,9 +52,10 @@ class Lease:
             self._status.replied()
             if acquired is not self.is_leader or not started:
                 log.info("broadcaster: %s", "is the leader" if acquired else "waits, another broadcaster is the leader")
-            if acquired:
+            if acquired and not self.is_leader:
+                self._is_new = True
                 self._leader.set()
-            else:
+            elif not acquired:
                 self._step_down()
             if not started:
                 started = True
@@ -61,10 +63,10 @@ class Lease:
             await anyio.sleep(RENEW_SECONDS)
 
     async def wait_until_leader(self) -> bool:
-        """Return once this holder is the leader; True if it had to wait, so that another one may have published."""
-        waited = not self.is_leader
+        """Return once this holder is the leader; True if it has become the leader since the last call."""
         await self._leader.wait()
-        return waited
+        is_new, self._is_new = self._is_new, False
+        return is_new
 
     async def publish(self, message: Message) -> Position | None:
         """Publish the message, repeatedly with the same id until the channel has accepted it; return its position.
@@ -87,7 +89,7 @@ class Lease:
                 return position
 
     async def release(self) -> None:
-        """Release the lease, so that another holder need not wait until it expires."""
+        """Release the lease, so that another holder need not wait until it expires. Call it after `renew` has ended."""
         with anyio.move_on_after(RELEASE_SECONDS), suppress(ChannelLost):
             await self._channel.release(self._holder)
 

@@ -34,8 +34,11 @@ class Log(Generic[E]):
     def append(self, entry: E) -> None:
         """Add the newest entry, and trim the oldest one if there are more than `history`.
 
-        Its message must not be in the log: see `find`. Raises ValueError if its position is not after the head, since
-        readers would skip it, or its `prev` is before the head, since `prev` then hides the loss of a trimmed entry.
+        Its message must not be in the log: see `find`.
+
+        Raises ValueError if its position is not after the head, since readers would skip it; or if its `prev` is before
+        the head. Example: the head is 5-0, and 6-0 has prev 3-0. Once 5-0 is trimmed, 6-0 would follow 4-0, and a
+        reader at 4-0 would not see that it has missed 5-0.
         """
         head = self.head or ORIGIN
         if entry.position <= head or entry.prev < head:
@@ -60,7 +63,7 @@ class Log(Generic[E]):
         return (self._at(number) for number in range(start, end))
 
     def keeps_all_after(self, position: Position) -> bool:
-        """Return True if a reader at `position` would get every entry after it: none of them is lost or trimmed."""
+        """Return True if no entry after `position` has been trimmed."""
         return not self._ring or self._at(self._count - len(self._ring)).follows(position)
 
     def count_after(self, position: Position | None) -> int:
@@ -74,7 +77,7 @@ class Log(Generic[E]):
         return kept - bisect_right(numbers, position, key=lambda number: self._at(number).position)
 
     def before_newest(self, count: int) -> Position | None:
-        """Return the position after which a reader gets, without a gap, the `count` newest entries and all new ones."""
+        """Return the position from which a reader gets the `count` newest entries, and no gap before the first one."""
         if count == 0 or not self._count:
             return self.head
         return self._at(self._count - min(count, len(self._ring))).prev

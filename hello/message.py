@@ -118,8 +118,8 @@ class Entry:
     def follows(self, position: Position | None) -> bool:
         """Return True if a reader that has every entry up to `position` misses nothing before this entry.
 
-        This is the one rule for gaps. An entry with prev 5-0 follows 5-0, and 7-0, a position that the reader may have
-        from elsewhere; it does not follow 4-0. A reader without a position (None) cannot miss anything.
+        This is the one rule for gaps. The entry 8-0 with prev 5-0 follows 5-0 and 6-0, but not 4-0: a reader at 4-0 has
+        missed 5-0. A reader without a position (None) cannot miss anything.
         """
         return position is None or self.prev <= position
 
@@ -138,7 +138,7 @@ E = TypeVar("E", bound=Entry)
 def with_gaps(entries: Iterable[E], position: Position | None) -> Iterator[E | Gap]:
     """Yield the entries for a reader at `position`, and a Gap before each entry that does not follow the one before."""
     for entry in entries:
-        if position is not None and not entry.follows(position):
+        if position is not None and not entry.follows(position):  # None is tested for the type of Gap alone
             yield Gap(position, entry.position)
         yield entry
         position = entry.position

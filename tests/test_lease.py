@@ -55,9 +55,10 @@ async def pair() -> Pair:
 
 
 async def test_wait_until_leader(pair: Pair) -> None:
-    """The first is the leader at once; the second waits until the release, and learns that it had to wait."""
+    """The first is the leader at once, the second after the release; each learns once that it has become the leader."""
     async with anyio.create_task_group() as group:
         await group.start(pair.one.renew)
+        assert await pair.one.wait_until_leader() is True
         assert await pair.one.wait_until_leader() is False
         await group.start(pair.two.renew)
         with anyio.move_on_after(HOUR) as waiting:

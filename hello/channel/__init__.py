@@ -5,8 +5,8 @@ Nine promises, each a check of that name in `hello.testing.check_channel`, which
 order    all subscribers receive the entries in one and the same order
 seam     a subscriber from position p receives every kept entry after p, then the new ones: none missing, none twice
          where the two meet
-gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently,
-         as long as any connected process remembers the lost entries
+gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently.
+         A backend that lost entries learns their positions from the processes that published or read them
 once     publishing a message again (same id) adds nothing and returns the first position, within the last `history`
 ready    once `subscribe` has been entered, every entry published afterwards is received
 bounded  a channel keeps exactly its last `history` entries, however slow its readers are
