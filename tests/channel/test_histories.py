@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hello.channel import Batch, Channel, ChannelLost
-from hello.message import ORIGIN, Entry, Gap, Position
+from hello.message import ORIGIN, Entry, Position
 from hello.testing import Backend
 from hello.testing.conformance import LIMIT_SECONDS, make_message
 from tests.channel.backends import MemoryBackend, RedisBackend
@@ -163,32 +163,32 @@ class Machine:
             reader.position = self.kept[0].prev if self.kept else self.last
 
     async def read_all(self, reader: Reader) -> None:
-        """It gets every kept entry after its position, and a gap exactly where an accepted one is missing."""
+        """The reader receives every kept entry after its position; an entry does not follow where one is missing."""
         if reader.batches is None:
             return
-        expected: list[Entry | Gap] = []
         position = reader.position
+        expected: list[tuple[Entry, bool]] = []  # with whether no accepted entry is missing before it
         for entry in self.kept:
             if position is None or entry.position > position:
-                lost = [e for e in self.accepted if position is not None and position < e.position < entry.position]
-                if lost:
-                    assert position is not None
-                    expected.append(Gap(position, entry.position))
-                expected.append(entry)
+                lost = position is not None and any(position < e.position < entry.position for e in self.accepted)
+                expected.append((entry, not lost))
                 position = entry.position
-        got: list[Entry | Gap] = []
+        position = reader.position
+        received: list[tuple[Entry, bool]] = []
         with anyio.fail_after(LIMIT_SECONDS):
-            while len(got) < len(expected):
-                got += await anext(reader.batches)
-        assert got == expected
+            while len(received) < len(expected):
+                for entry in await anext(reader.batches):
+                    received.append((entry, entry.follows(position)))
+                    position = entry.position
+        assert received == expected
         reader.position = position
 
 
 async def exhaust(reader: Reader) -> None:
     assert reader.batches is not None
     async for batch in reader.batches:
-        for item in batch:
-            reader.position = item.position if isinstance(item, Entry) else reader.position
+        for entry in batch:
+            reader.position = entry.position
 
 
 def run_in_memory(data: st.DataObject) -> None:
