@@ -78,6 +78,7 @@ def process() -> Iterator[HelloProcess]:
         yield running_process
 
 
+@pytest.mark.slow
 def test_each_message_is_shown_once_or_reported_as_lost(redis_server: RedisServer) -> None:
     """Beside a relay that is killed, then rolled, then killed until its history has passed."""
     history = 1000
