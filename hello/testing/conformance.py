@@ -12,11 +12,12 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 
-from hello.channel import LEASE_SECONDS, Batch, Channel, ChannelLost, Fenced
-from hello.message import Entry, Message, Position
+from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, Channel, ChannelLost, Fenced
+from hello.message import ORIGIN, Entry, Message, Position
 
 LIMIT_SECONDS = 30.0  # nothing hangs: a step that takes longer breaks a promise
-EXPIRY_SECONDS = 2.0  # by which a lease may last longer than LEASE_SECONDS
+LATE_SECONDS = 2.0  # by which a lease may expire late, or a heartbeat come late
+POLL_SECONDS = 0.05  # between two attempts, where the backend gives no event to wait for
 
 
 class Backend(Protocol):
@@ -95,10 +96,10 @@ async def _check_order(backend: Backend) -> None:
     """Two subscribers receive what three publishers publish at the same time in one order."""
     async with backend.open() as one, backend.open() as two:
         received: list[list[Entry]] = []
+        returned: dict[str, list[Position]] = {}
 
         async def publish(channel: Channel, broadcaster: str) -> None:
-            for number in range(50):
-                await channel.publish(make_message(number, broadcaster))
+            returned[broadcaster] = [await channel.publish(make_message(number, broadcaster)) for number in range(50)]
 
         async def follow(batches: AsyncIterator[Batch]) -> None:
             received.append(await receive(batches, 150))
@@ -115,16 +116,23 @@ async def _check_order(backend: Backend) -> None:
             group.start_soon(publish, two, "c")
         entries = received[0]
         assert entries == received[1], "two subscribers received different orders"
+        assert entries[0].prev == ORIGIN, "the first entry has a predecessor"
         chained = all(entry.prev == before.position for before, entry in itertools.pairwise(entries))
         assert chained, "the `prev` of an entry is not the position of its predecessor"
+        assert all(entry.prev < entry.position for entry in entries), "an entry has a position below its predecessor's"
         for broadcaster in "abc":
-            own = [entry for entry in ids(entries) if entry.startswith(broadcaster)]
-            assert own == [f"{broadcaster}-{number}" for number in range(50)], "a publisher's own order is not kept"
+            own = [entry for entry in entries if entry.message.broadcaster == broadcaster]
+            sent = [make_message(number, broadcaster) for number in range(50)]
+            assert [entry.message for entry in own] == sent, "a publisher's messages are not as it sent them"
+            assert [entry.position for entry in own] == returned[broadcaster], "`publish` returned another position"
 
 
 async def _check_seam(backend: Backend) -> None:
-    """From each position a subscriber receives the kept entries, then the new ones: none missing, none twice."""
-    async with backend.open() as channel:
+    """From each position a subscriber receives the kept entries, then the new ones: none missing, none twice.
+
+    So it does where the kept entries are more than one batch.
+    """
+    async with backend.open(history=2 * MAX_BATCH) as channel:
         positions: list[Position] = []
         for after in (None, 0, 7, 19):
             while len(positions) < 20:
@@ -140,6 +148,15 @@ async def _check_seam(backend: Backend) -> None:
                     group.start_soon(publish_more)
                     entries = await receive(batches, len(expected))
                 assert ids(entries) == [f"test-{number}" for number in expected]
+
+        for first in range(0, MAX_BATCH, 100):
+            async with anyio.create_task_group() as group:
+                for number in range(first, first + 100):
+                    group.start_soon(channel.publish, make_message(number, "many"))
+        async with channel.subscribe(None) as batches:
+            assert len(await anext(batches)) <= MAX_BATCH, "a batch is too large"
+        entries = await read(channel)
+        assert len({entry.message.id for entry in entries}) == len(entries) == len(positions) + MAX_BATCH
 
 
 async def _check_gap(backend: Backend) -> None:
@@ -183,12 +200,15 @@ async def _check_once(backend: Backend) -> None:
 
 
 async def _check_ready(backend: Backend) -> None:
-    """Whatever is published once `subscribe` has been entered is received."""
+    """Whatever is published once `subscribe` has been entered is received, and then an empty batch follows at once."""
     async with backend.open() as one, backend.open() as two:
+        position: Position | None = None
         for number in range(20):
-            async with one.subscribe(None) as batches:
-                await two.publish(make_message(number))
-                assert f"test-{number}" in ids(await receive(batches, number + 1))
+            async with one.subscribe(position) as batches:
+                position = await two.publish(make_message(number))
+                assert ids(await receive(batches, 1)) == [f"test-{number}"]
+                with anyio.fail_after(HEARTBEAT_SECONDS):
+                    assert await anext(batches) == [], "an entry comes twice"
 
 
 async def _check_bounded(backend: Backend) -> None:
@@ -221,16 +241,20 @@ async def _check_leader(backend: Backend) -> None:
         await one.publish(make_message(5))
         assert ids(await read(one)) == ["test-1", "test-4", "test-5"], "a publish without a holder needs no lease"
 
-        acquired_at = anyio.current_time()
+        await anyio.sleep(LEASE_SECONDS / 4)
+        renewed_at = anyio.current_time()
         assert await two.acquire("b")
-        with anyio.fail_after(LIMIT_SECONDS):
-            while not await one.acquire("c"):
-                await two.publish(make_message(6), "b")
-                await anyio.sleep(0.01)  # a busy loop would take a core for the whole lease
-        lasted = anyio.current_time() - acquired_at
-        assert 0.95 * LEASE_SECONDS < lasted < LEASE_SECONDS + EXPIRY_SECONDS, f"the lease lasted {lasted:.2f} s"
-        with _raises(Fenced):
-            await two.publish(make_message(7), "b")
+        number = itertools.count(6)
+        with anyio.fail_after(LIMIT_SECONDS), _raises(Fenced):
+            while True:
+                # Neither a publish nor another holder's attempt may make the lease longer or shorter.
+                await two.publish(make_message(next(number)), "b")
+                if anyio.current_time() - renewed_at < 0.9 * LEASE_SECONDS:
+                    await one.acquire("c")
+                await anyio.sleep(POLL_SECONDS)
+        lasted = anyio.current_time() - renewed_at
+        assert 0.95 * LEASE_SECONDS < lasted < LEASE_SECONDS + LATE_SECONDS, f"the lease lasted {lasted:.2f} s"
+        assert await one.acquire("c"), "a lease that has expired cannot be acquired"
         await one.release("c")
 
         acquired = []
@@ -245,11 +269,20 @@ async def _check_leader(backend: Backend) -> None:
 
 
 async def _check_outage(backend: Backend) -> None:
-    """While the backend is away every call raises ChannelLost in time; once it is back nothing is missing."""
+    """While the backend is away every call raises ChannelLost in time; once it is back nothing is missing.
+
+    While it is there, a heartbeat proves so to a quiet subscription.
+    """
     async with backend.open() as channel:
         position = await channel.publish(make_message(1))
         async with channel.subscribe(None) as batches:
-            assert ids(await receive(batches, 1)) == ["test-1"]
+            assert ids(await receive_all(batches)) == ["test-1"]
+            quiet_since = anyio.current_time()
+            with anyio.fail_after(LIMIT_SECONDS):
+                assert await anext(batches) == [], "an entry comes twice"
+            quiet = anyio.current_time() - quiet_since
+            in_time = 0.9 * HEARTBEAT_SECONDS < quiet < HEARTBEAT_SECONDS + LATE_SECONDS
+            assert in_time, f"the heartbeat came after {quiet:.2f} s"
             backend.cut()
             with anyio.fail_after(LIMIT_SECONDS):
                 with _raises(ChannelLost):

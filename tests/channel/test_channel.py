@@ -1,6 +1,7 @@
 """Every backend keeps every promise of a channel, on every event loop that it runs on."""
 
 import pytest
+import trio.testing
 
 from hello.channel import open_channel
 from hello.testing import PROMISES, Backend, check_channel
@@ -17,7 +18,11 @@ def combination(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 @pytest.fixture
 def anyio_backend(combination: tuple[str, str]) -> tuple[str, dict[str, object]]:
-    return ("asyncio", {"use_uvloop": True}) if combination[1] == "uvloop" else (combination[1], {})
+    match combination[1]:
+        case "trio":
+            return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}  # virtual time
+        case loop:
+            return "asyncio", {"use_uvloop": loop == "uvloop"}
 
 
 @pytest.fixture
