@@ -1,7 +1,7 @@
-"""The command: `python -m tests.bench` measures the floor, hello and the peers that are installed, in turn.
+"""The command: `python -m tests.bench` measures the floor, hello and the installed peers, in turn.
 
-`--scenario NAME` measures something else: see `--help`. The exit code is 1 if hello lost, repeated or reordered a
-message or hung up on a browser; what a peer loses is a figure like any other.
+The exit code is 1 if hello lost, repeated or reordered a message or closed a connection; the losses of a peer are only
+reported. README.md in this folder has the method and the scenarios.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import alone, plot, report
+from tests.bench import plot, report, standalone
 from tests.bench.load import Load, Losses
 from tests.bench.machine import Unfit, build, cores, pinned, raise_file_limit
 from tests.bench.rounds import SECONDS, Measure, Samples, Size, by_size, compare, cpu_at_100, everything, sizes_up_to
@@ -24,13 +24,13 @@ from tests.bench.servers import FLOOR, HELLO, Failed, find
 from tests.redis_server import NoRedisServer
 
 ROUNDS = {"table": 5, "pairs": 9, "sizes": 1}
-ALONE: dict[str, Callable[[float], alone.Scenario]] = {
-    "idle": lambda _minutes: alone.idle,
-    "firehose": lambda _minutes: alone.firehose,
-    "stampede": lambda _minutes: alone.stampede,
-    "soak": alone.soak,
+STANDALONE: dict[str, Callable[[float], standalone.Scenario]] = {
+    "idle": lambda _minutes: standalone.idle,
+    "firehose": lambda _minutes: standalone.firehose,
+    "stampede": lambda _minutes: standalone.stampede,
+    "soak": standalone.soak,
 }
-QUICK = Size(rounds=1, browsers=200, crowd=1_000, seconds=1.0)
+QUICK = Size(rounds=1, clients=200, many_clients=1_000, seconds=1.0)
 
 
 def main() -> int:
@@ -38,48 +38,48 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.plot and arguments.scenario != "sizes":
         parser.error("--plot draws what `--scenario sizes` measures")
-    if arguments.only and arguments.scenario in ALONE:
-        parser.error(f"{arguments.scenario} is measured of hello alone: leave --only out")
+    if arguments.only and arguments.scenario in STANDALONE:
+        parser.error(f"{arguments.scenario} measures hello alone: leave --only out")
     if not sys.platform.startswith("linux"):
-        parser.error("the load tool is made for Linux: it reads /proc and waits by epoll")
+        parser.error("the load tool needs Linux: it reads /proc and waits by epoll")
     most = raise_file_limit()
     size = _size(arguments)
-    if max(size.browsers, size.crowd) > most:
-        size = Size(size.rounds, min(size.browsers, most), min(size.crowd, most), size.seconds)
-        _say(f"`ulimit -Hn` allows {most:,} connections: no more browsers than that")
+    if max(size.clients, size.many_clients) > most:
+        size = Size(size.rounds, min(size.clients, most), min(size.many_clients, most), size.seconds)
+        _print(f"`ulimit -Hn` allows {most:,} connections: the number of clients is reduced to that")
     server_core, load_core = cores()
     if server_core == load_core:
-        _say("there is one core: server and load share it, and the figures mean little")
+        _print("server and load share the only core: the figures mean little")
     try:
         with TemporaryDirectory(prefix="hello-bench-") as directory, pinned(load_core):
             return _run(arguments, size, most, Path(directory))
     except (Unfit, NoRedisServer) as reason:
         parser.error(str(reason))
     except Failed as reason:
-        _say(f"failed: {reason}")
+        _print(f"failed: {reason}")
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Measure hello's fan-out beside the floor (one write() per delivery in C) and what is installed.",
+        description="Measure hello's fan-out beside the floor (one write() per delivery in C) and the installed peers.",
         epilog="table: all figures of all servers. pairs: CPU per delivery of floor and hello, in short rounds. sizes:"
-        " CPU and memory over the number of browsers. The rest are hello's own: idle (a crowd and no message), firehose"
-        " (20,000 msg/s), stampede (a crowd resumes at once), soak (memory over a long time).",
+        " CPU and memory by the number of clients. Of hello alone: idle (many clients and no message), firehose (20,000"
+        " msg/s), stampede (many clients resume at once), soak (memory over a long time).",
     )
     parser.add_argument(
-        "--scenario", choices=[*ROUNDS, *ALONE], default="table", help="what to measure (default: table)"
+        "--scenario", choices=[*ROUNDS, *STANDALONE], default="table", help="what to measure (default: table)"
     )
-    parser.add_argument("--rounds", type=_count, help="how often (default: table 5, pairs 9, sizes 1)")
+    parser.add_argument("--rounds", type=_count, help="number of rounds (default: table 5, pairs 9, sizes 1)")
     parser.add_argument("--only", type=lambda text: text.split(","), metavar="NAME,...", help="only these servers")
-    parser.add_argument("--quick", action="store_true", help="one round, few browsers, short: to see that all works")
-    parser.add_argument("--browsers", type=_count, help="browsers (default: 1000)")
-    parser.add_argument("--crowd", type=_count, help="browsers where many are to be many (default: 10000)")
-    parser.add_argument("--seconds", type=_length, help=f"how long each phase takes (default: {SECONDS:g})")
-    parser.add_argument("--minutes", type=_length, default=60.0, help="how long a soak takes (default: 60)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured, for other programs")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw what `--scenario sizes` measured")
+    parser.add_argument("--quick", action="store_true", help="one short round with few clients")
+    parser.add_argument("--clients", type=_count, help="number of clients (default: 1000)")
+    parser.add_argument("--many-clients", type=_count, help="number of clients of tests with many (default: 10000)")
+    parser.add_argument("--seconds", type=_length, help=f"length of each phase (default: {SECONDS:g})")
+    parser.add_argument("--minutes", type=_length, default=60.0, help="length of a soak (default: 60)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the samples of `--scenario sizes`")
     return parser
 
 
@@ -95,7 +95,7 @@ def _length(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time: give a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: give a number above 0")
     return value
 
 
@@ -103,28 +103,27 @@ def _size(arguments: argparse.Namespace) -> Size:
     usual = QUICK if arguments.quick else Size(ROUNDS.get(arguments.scenario, 1), 1_000, 10_000, SECONDS)
     return Size(
         arguments.rounds or usual.rounds,
-        arguments.browsers or usual.browsers,
-        arguments.crowd or usual.crowd,
+        arguments.clients or usual.clients,
+        arguments.many_clients or usual.many_clients,
         arguments.seconds or usual.seconds,
     )
 
 
 def _run(arguments: argparse.Namespace, size: Size, most: int, directory: Path) -> int:
     load = Load(build("wsload", directory))
-    if scenario := ALONE.get(arguments.scenario):
+    if scenario := STANDALONE.get(arguments.scenario):
         outcome = scenario(arguments.minutes)(load, size, directory)
-        _print([*outcome.lines, f"{HELLO}: {outcome.losses}"])
+        _print(*outcome.lines, f"{HELLO}: {outcome.losses}")
         _write(arguments, size, outcome.results)
         return 1 if outcome.losses else 0
     default = (FLOOR, HELLO) if arguments.scenario == "pairs" else None
     servers, absent = find(directory, arguments.only, default)
-    for line in absent:
-        _say(f"not installed: {line}")
+    _print(*(f"not installed: {line}" for line in absent))
     measure, lines = _comparison(arguments.scenario, size, most)
     samples = Samples()
-    with suppress(KeyboardInterrupt):  # whoever has seen enough gets the report of the rounds so far
+    with suppress(KeyboardInterrupt):  # an interrupt ends the rounds, and the report follows
         compare(measure, load, servers, size, directory, samples)
-    _print(lines(samples))
+    _print(*lines(samples))
     results: dict[str, object] = {"samples": [asdict(row) for row in samples.rows], "failures": samples.failures}
     _write(arguments, size, results)
     if arguments.plot:
@@ -150,13 +149,9 @@ def _write(arguments: argparse.Namespace, size: Size, results: dict[str, object]
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _print(lines: Iterable[str]) -> None:
+def _print(*lines: str) -> None:
     for line in lines:
-        _say(line)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201  a command that reports
+        print(line, flush=True)  # noqa: T201  a command's output
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The load tool, as an object: it publishes and counts by `wsload`, and says what came of it. It knows no figures."""
+"""The load tool `wsload`: its command line, and its output as objects. It must not know figures or tables."""
 
 import json
 import subprocess
@@ -16,23 +16,23 @@ from hello.message import ORIGIN, Message, now_ms
 from tests.bench.servers import Failed, Running, Server
 from tests.redis_server import RedisServer
 
-HISTORY = 10_000  # entries that are kept: hello's default
+HISTORY = 10_000  # entries; the default of hello
 KEYS = (STREAM, HIGH_WATERMARK, IDS, LEADER)
-FIXED = (str(ORIGIN), str(HISTORY), "")  # nothing is remembered, and nobody has the voice
-PATIENCE_SECONDS = 300.0  # beyond what its phases take: for connecting, and for what is late
+FIXED = (str(ORIGIN), str(HISTORY), "")  # no high watermark, and no lease
+EXTRA_SECONDS = 300.0  # beyond the phases: for connecting, and for late messages
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Messages that a browser did not have, had twice, or had after a later one; and browsers that were hung up on."""
+    """Messages that a client did not receive, received twice or received too late, and connections that were closed."""
 
-    missing: int = 0  # when the load tool gave up waiting
+    missing: int = 0  # when the load tool gave up
     repeated: int = 0
-    reordered: int = 0
+    reordered: int = 0  # received after a later message
     disconnects: int = 0
 
     def __add__(self, other: "Losses") -> "Losses":
-        return Losses(*(mine + yours for mine, yours in zip(self.values(), other.values(), strict=True)))
+        return Losses(*(one + another for one, another in zip(self.values(), other.values(), strict=True)))
 
     def __bool__(self) -> bool:
         return any(self.values())
@@ -46,7 +46,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Phase:
-    """What a phase came to; times in the unit that the name ends with, from publishing to a browser's reading."""
+    """The result of a phase. Each name ends with its unit; latencies are from publishing to reading in the client."""
 
     name: str
     published: int
@@ -65,8 +65,8 @@ class Phase:
     latency_p90_ms: float
     latency_p99_ms: float
     latency_max_ms: float
-    complete: int  # messages that have reached every browser; in between of these:
-    slowest_p50_ms: float  # the time until the slowest browser has the message, median over messages
+    complete: int  # messages that have reached every client
+    slowest_p50_ms: float  # until the slowest client has a message: median over the complete messages
     slowest_max_ms: float
     server_cpu_s: float
     server_cpu_us_per_delivery: float
@@ -83,7 +83,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Resume:
-    """What browsers that resumed from positions of their own have had."""
+    """The result of clients that resumed, each from a position of its own."""
 
     wait_s: float
     missing: int
@@ -95,7 +95,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of the load tool came to."""
+    """The result of one run of the load tool."""
 
     conns_wanted: int
     conns_open: int
@@ -131,22 +131,22 @@ class Run:
 
 
 class Channel:
-    """A Redis of its own for one measurement, and hello's script in it."""
+    """The Redis of one measurement, with hello's script in it."""
 
     def __init__(self, server: RedisServer, client: redis_client.Redis) -> None:
         self.server = server
-        self.tag = f"b{uuid.uuid4().hex[:8]}"  # what ids begin with here
+        self.tag = f"b{uuid.uuid4().hex[:8]}"  # prefix of the message ids
         self._client = client
         self._script = str(client.script_load(PUBLISH))
 
     @property
     def publishing(self) -> list[str]:
-        """The load tool's options."""
+        """The options of the load tool."""
         options = ["--pub", f"script:127.0.0.1:{self.server.port}", "--sha", self._script, "--tag", self.tag]
         return [*options, "--keys", ",".join(KEYS), "--args", ",".join(FIXED)]
 
     def fill(self, count: int, first: int = 1) -> list[str]:
-        """Publish so many messages, numbered from `first`; their positions."""
+        """Publish `count` messages, numbered from `first`, and return their positions."""
         pipeline = self._client.pipeline(transaction=False)
         for number in range(first, first + count):
             message = Message(f"{self.tag}-{number:06}", "Hello world", "bench", now_ms())
@@ -155,7 +155,7 @@ class Channel:
         return [str(position) for position in pipeline.execute()]
 
     def calls(self) -> dict[str, int]:
-        """How often each Redis command has been called, by any client and inside scripts, but for asking this."""
+        """Return how often each Redis command was called, by any client and inside scripts, without INFO itself."""
         stats = self._client.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): int(row["calls"]) for name, row in stats.items()}
         calls.pop("info", None)
@@ -164,7 +164,7 @@ class Channel:
 
 @contextmanager
 def open_channel() -> Iterator[Channel]:
-    """A fresh Redis, which keeps nothing on disk: what is measured is the relay."""
+    """Start an empty Redis without persistence, since the relay is measured and not Redis."""
     with TemporaryDirectory(prefix="hello-bench-") as directory:
         server = RedisServer(Path(directory), durable=False)
         server.start("--stream-node-max-entries", "10")  # as in kustomize/base/redis.conf
@@ -176,17 +176,17 @@ def open_channel() -> Iterator[Channel]:
 
 
 class Load:
-    """The program, ready to be pointed at a server."""
+    """The compiled load tool."""
 
     def __init__(self, program: Path) -> None:
         self._program = program
 
     def command(
-        self, server: Server, running: Running, channel: Channel | None, browsers: int, *options: str
+        self, server: Server, running: Running, channel: Channel | None, clients: int, *options: str
     ) -> list[str]:
-        """Without a channel it publishes nothing."""
+        """Return the command line; without a channel the tool publishes nothing."""
         return [
-            *(str(self._program), "--url", f"ws://127.0.0.1:{running.port}{server.path}", "--conns", str(browsers)),
+            *(str(self._program), "--url", f"ws://127.0.0.1:{running.port}{server.path}", "--conns", str(clients)),
             *("--server-pid", ",".join(map(str, running.pids)), *server.subscribe),
             *(channel.publishing if channel else ()),
             *options,
@@ -197,30 +197,30 @@ class Load:
         server: Server,
         running: Running,
         channel: Channel,
-        browsers: int,
+        clients: int,
         phases: Sequence[str] = (),
         *options: str,
         seconds: float = 0.0,
     ) -> Run:
-        """Connect so many browsers and go through the phases, which take `seconds` altogether.
+        """Connect the clients and run the phases, which take `seconds` in all.
 
-        Raises Failed if it could not connect them, or reach them all.
+        Raises Failed if a client could not connect, or the first message did not reach all of them.
         """
-        phased = [word for phase in phases for word in ("--phase", phase)]
-        command = self.command(server, running, channel, browsers, *phased, *options)
+        phased = [argument for phase in phases for argument in ("--phase", phase)]
+        command = self.command(server, running, channel, clients, *phased, *options)
         try:
             ended = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=seconds + PATIENCE_SECONDS
+                command, capture_output=True, text=True, check=False, timeout=seconds + EXTRA_SECONDS
             )
         except subprocess.TimeoutExpired as late:
-            raise Failed(f"the load tool was not done after {late.timeout:.0f} s") from late
+            raise Failed(f"the load tool did not end within {late.timeout:.0f} s") from late
         return self.result(ended.stdout, ended.stderr, ended.returncode)
 
     @staticmethod
     def result(output: str, errors: str, code: int) -> Run:
-        """What the program printed.
+        """Read the output of the load tool.
 
-        Raises Failed if it ended with an error.
+        Raises Failed if the exit code is not 0.
         """
         if code != 0:
             raise Failed((errors.strip() or output.strip() or f"the load tool ended with {code}")[:300])

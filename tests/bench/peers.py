@@ -1,10 +1,10 @@
-"""The servers that `hello` is measured beside: how each is started, subscribed to and installed.
+"""The peers: how each of them is installed, started and subscribed to. It must not know the load tool.
 
-What they run is in the folder `peers/`, each the smallest that its own documentation makes of the task: take what is
-published on the Redis channel `hello`, and pass each body on to every WebSocket. This module knows nothing of loads.
+The folder `peers/` has their programs, each the smallest that the peer's own documentation makes of the task: send each
+message published on the Redis channel `hello` to every WebSocket.
 
-`python -m tests.bench.peers DIRECTORY` installs what it can there, and says how to install the rest. They are found in
-the folder that the variable BENCH_PEERS names, else only on the PATH and by the Python that runs this.
+`python -m tests.bench.peers DIRECTORY` installs what it can in that directory, and prints how to install the rest. The
+variable BENCH_PEERS names the directory to use; without it only the PATH and the current Python are searched.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = "BENCH_PEERS"
-PROBE_SECONDS = 60.0  # an import takes one or two, also on a busy machine
+PROBE_SECONDS = 60.0  # an import takes one or two
 
-# With redis-py 8, whose subscriptions take a turn of the loop, broadcaster delivers nothing.
+# broadcaster delivers nothing with redis-py 8, which no longer subscribes in the same step of the event loop.
 REDIS = "redis[hiredis]<8"
 UVICORN = ("uvicorn", "websockets", "httptools", "uvloop", REDIS)
 UVICORN_IMPORTS = "httptools, redis, uvicorn, uvloop, websockets"
@@ -31,7 +31,7 @@ NGINX = ("nginx", "libnginx-mod-nchan")
 GO = (
     "golang-go",
     "golang-github-centrifugal-centrifuge-dev",
-    # What that package's sources import and it does not depend on.
+    # That package's sources import these, and the package does not depend on them.
     "golang-github-centrifugal-protocol-dev",
     "golang-github-fzambia-eagle-dev",
     "golang-github-igm-sockjs-go-dev",
@@ -40,54 +40,51 @@ GO = (
 
 SERVERS = Path(__file__).parent / "peers"
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
-GO_SOURCES = Path("/usr/share/gocode")  # where Debian's packages put them
+GO_SOURCES = Path("/usr/share/gocode")  # of Debian's packages
 CENTRIFUGE = "with_centrifuge"
 CENTRIFUGE_SOURCES = GO_SOURCES / "src/github.com/centrifugal/centrifuge"
 
-# Engine.IO's fourth protocol: a session over WebSocket alone, whose server asks "2" now and then and hears "3".
+# Engine.IO's fourth protocol: a session over WebSocket alone, whose server sends "2" as a ping and receives "3".
 ENGINE_IO = "/socket.io/?EIO=4&transport=websocket"
 ENGINE_IO_PING = ("--reply", "2=3")
-# Socket.IO on top of it: "40" connects to the main namespace, and the answer tells the session.
+# Socket.IO over Engine.IO: "40" connects to the main namespace, and the answer contains the session.
 SOCKET_IO, SOCKET_IO_READY = "40", "40{"
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A server of others.
+    """A server of another project.
 
-    `hello`, `ready` and `wsload` are options of the load tool: the texts that a client sends after the handshake, the
-    texts that it waits for after each, and whatever else it takes.
+    `greetings` are the texts that a client sends after the handshake, `expected` the texts that it waits for after
+    each, and `wsload` more options of the load tool.
     """
 
     name: str
     language: str
     install: str
-    command: Callable[[], list[str]]  # without its last two words, the ports
+    command: Callable[[], list[str]]  # without its last two arguments, the ports
     installed: Callable[[], bool]
     path: str = "/ws"
-    hello: tuple[str, ...] = ()
-    ready: tuple[str, ...] = ()
+    greetings: tuple[str, ...] = ()
+    expected: tuple[str, ...] = ()
     wsload: tuple[str, ...] = ()
-    feeder: Callable[[], list[str]] | None = None  # likewise
+    feeder: Callable[[], list[str]] | None = None  # the command of the bridge, likewise
 
     def missing(self) -> str | None:
-        """How to install it, in one line; None if it is installed.
-
-        It is tried rather than looked for, which takes a second at most.
-        """
+        """Return how to install the peer, in one line, or None if it is installed; this runs it for a second."""
         return None if self.installed() else self.install
 
     def start(self, port: int, redis_port: int) -> list[str]:
-        """The command that serves at this port of 127.0.0.1 what is published in the Redis at that one.
+        """Return the command of the server, which listens on `port` and reads from the Redis at `redis_port`.
 
-        It stays one process. What it writes, it writes into the folder for temporary files (TMPDIR).
+        It stays one process, and writes files to TMPDIR only.
         """
         return [*self.command(), str(port), str(redis_port)]
 
     def bridge(self, port: int, redis_port: int) -> list[str] | None:
-        """The command that feeds the server from Redis if it cannot read there itself: no part of the server's cost.
+        """Return the command that feeds the server from Redis, or None if the server reads Redis itself.
 
-        It is started once the server listens, and ended after it.
+        It starts once the server listens, and its cost is not measured.
         """
         return None if self.feeder is None else [*self.feeder(), str(port), str(redis_port)]
 
@@ -108,7 +105,7 @@ def _node() -> list[str]:
 
 
 def _nginx() -> str:
-    # Debian's is where only root's PATH leads.
+    # Debian installs nginx where only the PATH of root leads.
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
 
 
@@ -147,8 +144,8 @@ PEERS: tuple[Peer, ...] = (
     Peer(
         "uWebSockets.js",
         "C++",
-        # Its author gives it out as a repository only, and calls no package of that name his: so nobody's is installed
-        # unasked. `@btc-vision/uwebsockets.js` is others' build of the same source, and needs glibc 2.38.
+        # Its author publishes a repository and no package, so that none is installed without asking. The package
+        # `@btc-vision/uwebsockets.js` is another party's build of the same source, and needs glibc 2.38.
         "npm install redis, and uNetworking/uWebSockets.js#v20.57.0 or @btc-vision/uwebsockets.js",
         _by_node("with_uwebsockets.js"),
         _requires("require('redis'); try{require('uWebSockets.js')} catch {require('@btc-vision/uwebsockets.js')}"),
@@ -183,15 +180,15 @@ PEERS: tuple[Peer, ...] = (
         _requires("require('redis'); require('ws')"),
     ),
     Peer(
-        # By its version, as that is years behind the project's own. Centrifugo, the server made of it, has no package.
+        # The version is named, since it is years behind. Centrifugo, the server built on it, has no package.
         "Centrifuge 0.15",
         "Go",
         f"apt-get install {' '.join(GO)}, then python -m tests.bench.peers DIRECTORY",
         lambda: [str(_centrifuge(_folder()))],
         lambda: _centrifuge(_folder()).exists(),
         path="/connection/websocket",
-        hello=('{"id":1,"params":{}}',),
-        ready=('"client"',),
+        greetings=('{"id":1,"params":{}}',),
+        expected=('"client"',),
     ),
     Peer(
         "FastAPI",
@@ -207,8 +204,8 @@ PEERS: tuple[Peer, ...] = (
         _by_node("with_socketio.js"),
         _requires("require('redis'); require('socket.io'); require('@socket.io/redis-adapter')"),
         path=ENGINE_IO,
-        hello=(SOCKET_IO,),
-        ready=(SOCKET_IO_READY,),
+        greetings=(SOCKET_IO,),
+        expected=(SOCKET_IO_READY,),
         wsload=ENGINE_IO_PING,
     ),
     Peer(
@@ -217,7 +214,7 @@ PEERS: tuple[Peer, ...] = (
         _pip("broadcaster", "starlette", *UVICORN),
         _by_python("with_broadcaster.py"),
         _imports(f"import broadcaster, starlette, {UVICORN_IMPORTS}; assert redis.VERSION[0] < 8"),
-        # When several first subscribers come at once it forgets all but one of them, so one comes ahead.
+        # If several first subscribers connect at once it loses all but one of them, so one connects first.
         wsload=("--lead", "1"),
     ),
     Peer(
@@ -227,8 +224,8 @@ PEERS: tuple[Peer, ...] = (
         _by_python("with_python_socketio.py"),
         _imports(f"import socketio, {UVICORN_IMPORTS}"),
         path=ENGINE_IO,
-        hello=(SOCKET_IO,),
-        ready=(SOCKET_IO_READY,),
+        greetings=(SOCKET_IO,),
+        expected=(SOCKET_IO_READY,),
         wsload=ENGINE_IO_PING,
     ),
     Peer(
@@ -242,11 +239,11 @@ PEERS: tuple[Peer, ...] = (
 
 
 def main() -> int:
-    """Install what can be had without root's rights; the code is 0 if all peers are there, else 1."""
+    """Install the peers that need no root rights; the exit code is 0 if all peers are installed, else 1."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench.peers", description="Install the servers that hello is measured beside."
+        prog="python -m tests.bench.peers", description="Install the peers that hello is compared with."
     )
-    parser.add_argument("directory", type=Path, help="where to: a Python environment, Node's modules and a program")
+    parser.add_argument("directory", type=Path, help="directory for a Python environment, Node's modules and a program")
     directory: Path = parser.parse_args().directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     _do(sys.executable, "-m", "venv", str(directory / "venv"))
@@ -255,7 +252,7 @@ def main() -> int:
         (directory / "node").mkdir(exist_ok=True)
         _do("npm", "install", "--no-audit", "--no-fund", "--prefix", str(directory / "node"), *NPM)
     if shutil.which("go") and CENTRIFUGE_SOURCES.exists():
-        # The sources are Debian's: nothing is fetched.
+        # The sources are Debian's: nothing is downloaded.
         environment = {"GO111MODULE": "off", "GOPATH": str(GO_SOURCES), "GOFLAGS": ""}
         program = _centrifuge(directory)
         _do("go", "build", "-o", str(program), str(SERVERS / f"{CENTRIFUGE}.go"), **environment)
@@ -263,19 +260,19 @@ def main() -> int:
     missing = [(peer.name, how) for peer in PEERS if (how := peer.missing()) is not None]
     for peer in PEERS:
         how = dict(missing).get(peer.name)
-        _say(f"{peer.name}: {'installed' if how is None else f'missing: {how}'}")
-    _say(f"{FOLDER}={directory} python -m tests.bench")
+        _print(f"{peer.name}: {'installed' if how is None else f'missing: {how}'}")
+    _print(f"{FOLDER}={directory} python -m tests.bench")
     return 1 if missing else 0
 
 
 def _do(*command: str, **environment: str) -> None:
-    _say(f"$ {' '.join(command)}")
+    _print(f"$ {' '.join(command)}")
     if code := subprocess.run(command, env=os.environ | environment).returncode:
-        _say(f"  failed with code {code}; going on without it")
+        _print(f"  failed with code {code}; continuing without it")
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201  a command that reports
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  a command's output
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One SVG of what `--scenario sizes` measured: CPU per delivery and memory per browser, over the number of browsers.
+"""Draws the samples of `--scenario sizes` as an SVG: CPU per delivery and memory per client, by the number of clients.
 
-`python -m tests.bench.plot RESULTS.json PLOT.svg` draws it anew. It knows the results' form, and measures nothing.
+`python -m tests.bench.plot RESULTS.json PLOT.svg` draws from a file that `--json` has written. It must not measure.
 """
 
 import json
@@ -14,15 +14,15 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 800, 380
-TOP, BOTTOM = 56, 62  # above and below the panels: their titles; the ticks and what the axis is
-LEFT, PANEL, STEP = 44, 236, 396  # the first panel's left edge, a panel's width, from one panel to the next
-LABEL_STEP = 14.5  # between two names at the lines' ends, at least
+TOP, BOTTOM = 56, 62  # space above the panels for titles, and below for ticks and the name of the axis
+LEFT, PANEL, STEP = 44, 236, 396  # left edge of the first panel, width of a panel, distance between left edges
+LABEL_STEP = 14.5  # the smallest distance between two names
 MANTISSAS = (1, 2, 5)  # of the ticks
-SMALLEST = 0.2  # less than this is noise of the measurement, and no place on a logarithmic scale
+SMALLEST = 0.2  # smaller values are noise, and have no place on a logarithmic scale
 
 HELLO, FLOOR = "hello", "floor"
 
-# Told apart in both schemes: hello by colour and width, the floor by dashes, the others by their names.
+# In both colour schemes hello differs by colour and width, the floor by dashes, the peers by their names.
 STYLE = """
   svg { font: 12px system-ui, sans-serif; --ink: #1f2328; --dim: #59636e; --grid: #d8dee4; --peer: #8c959f;
         --hello: #0757c8; --paper: #ffffff; }
@@ -47,45 +47,45 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Point:
-    """A server with so many browsers: medians over the rounds."""
+    """One server at one number of clients: medians over the rounds."""
 
     server: str
-    browsers: int
+    clients: int
     cpu: float  # microseconds per delivery
-    memory: float  # KiB per browser
+    memory: float  # KiB per client
 
 
 def points(results: Mapping[str, Any]) -> list[Point]:
-    """The points in the results, in the order in which they were measured."""
+    """Return the points of the results, in the order in which they were measured."""
     found: dict[tuple[str, int], list[Mapping[str, float]]] = {}
     for sample in results["samples"]:
-        found.setdefault((sample["server"], sample["browsers"]), []).append(sample["figures"])
+        found.setdefault((sample["server"], sample["clients"]), []).append(sample["figures"])
     return [
-        Point(server, browsers, *(statistics.median(row[key] for row in rows) for key in ("cpu", "memory")))
-        for (server, browsers), rows in found.items()
+        Point(server, clients, *(statistics.median(row[key] for row in rows) for key in ("cpu", "memory")))
+        for (server, clients), rows in found.items()
     ]
 
 
 def draw(found: Sequence[Point]) -> str:
-    """The SVG.
+    """Return the SVG.
 
-    Raises ValueError if there is nothing to draw.
+    Raises ValueError if there are no points.
     """
     if not found:
         raise ValueError("there are no points: measure them by `python -m tests.bench --scenario sizes --json FILE`")
-    sizes = sorted({point.browsers for point in found})
-    cpu = {(point.server, point.browsers): point.cpu for point in found}
-    # The floor keeps a number per connection, which is no memory to compare with.
-    memory = {(point.server, point.browsers): point.memory for point in found if point.server != FLOOR}
+    sizes = sorted({point.clients for point in found})
+    cpu = {(point.server, point.clients): point.cpu for point in found}
+    # The floor stores one number per connection, which cannot be compared.
+    memory = {(point.server, point.clients): point.memory for point in found if point.server != FLOOR}
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
             ' role="img" aria-labelledby="what">',
-            '<title id="what">CPU per delivery and memory per browser, by the number of browsers</title>',
+            '<title id="what">CPU per delivery and memory per client, by the number of clients</title>',
             f"<style>{STYLE}</style>",
             f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
             *_panel(LEFT, "CPU per delivery, µs", sizes, cpu),
-            *_panel(LEFT + STEP, "Memory per browser, KiB", sizes, memory),
+            *_panel(LEFT + STEP, "Memory per client, KiB", sizes, memory),
             "</svg>\n",
         ]
     )
@@ -96,9 +96,9 @@ def _panel(left: float, title: str, sizes: list[int], values: Mapping[tuple[str,
     low, high = _bounds(list(shown.values()))
     bottom = HEIGHT - BOTTOM
 
-    def x(browsers: float) -> float:
+    def x(clients: float) -> float:
         span = math.log(sizes[-1] / sizes[0]) or 1.0
-        return left + PANEL * math.log(browsers / sizes[0]) / span
+        return left + PANEL * math.log(clients / sizes[0]) / span
 
     def y(value: float) -> float:
         return bottom - (bottom - TOP) * math.log(value / low) / math.log(high / low)
@@ -111,14 +111,14 @@ def _panel(left: float, title: str, sizes: list[int], values: Mapping[tuple[str,
         yield f'<path class="grid" d="M{x(size):.1f} {TOP}V{bottom}"/>'
     for size in _readable(sizes, x):
         yield f'<text x="{x(size):.1f}" y="{bottom + 18}" text-anchor="middle">{_short(size)}</text>'
-    yield f'<text x="{left + PANEL / 2}" y="{bottom + 40}" text-anchor="middle">browsers</text>'
+    yield f'<text x="{left + PANEL / 2}" y="{bottom + 40}" text-anchor="middle">clients</text>'
 
     lines = {
         server: [(x(size), y(shown[server, size])) for size in sizes if (server, size) in shown]
         for server in dict.fromkeys(server for server, _ in shown)
     }
     names = _apart({server: line[-1][1] for server, line in lines.items()}, TOP, bottom)
-    for server in sorted(lines, key=[FLOOR, HELLO].count):  # hello and the floor lie above the others
+    for server in sorted(lines, key=[FLOOR, HELLO].count):  # hello and the floor are drawn over the peers
         line = lines[server]
         end_x, end_y = line[-1]
         yield f'<g class="{server if server in (HELLO, FLOOR) else "peer"}">'
@@ -130,7 +130,7 @@ def _panel(left: float, title: str, sizes: list[int], values: Mapping[tuple[str,
 
 
 def _bounds(values: list[float]) -> tuple[float, float]:
-    """The ticks next to all values: a little room, and never none."""
+    """Return the next tick below all values and the next one above, with 2 % of room."""
     low, high = (min(values), max(values)) if values else (1.0, 10.0)
     ticks = _ticks(low / 10, high * 10)
     return max(tick for tick in ticks if tick <= low * 0.98), min(tick for tick in ticks if tick >= high * 1.02)
@@ -143,7 +143,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _readable(sizes: list[int], x: Any) -> list[int]:
-    """The sizes whose numbers have room beside each other, the largest first."""
+    """Return the sizes whose labels do not overlap, the largest first."""
     kept: list[int] = []
     for size in reversed(sizes):
         if not kept or x(kept[-1]) - x(size) > 26:
@@ -156,7 +156,7 @@ def _short(size: int) -> str:
 
 
 def _apart(wanted: Mapping[str, float], top: float, bottom: float) -> dict[str, float]:
-    """Heights near the wanted ones, no two closer than LABEL_STEP, between top and bottom if they fit."""
+    """Return heights near the wanted ones, no two closer than LABEL_STEP, between top and bottom if they fit."""
     order = sorted(wanted, key=lambda server: wanted[server])
     heights: list[float] = []
     for server in order:

@@ -1,4 +1,4 @@
-"""Tables of what was measured: median, minimum and maximum, and the ratio to the floor's of the same round."""
+"""Tables of the samples: median, minimum and maximum, and the ratio to the floor in the same round."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -7,13 +7,13 @@ from tests.bench.load import Losses
 from tests.bench.rounds import FIGURES, GIVE_UP_SECONDS, Figure, Sample, Samples, Size, median
 from tests.bench.servers import FLOOR
 
-BOUND = "+"  # beside a figure: the load tool's core was full, and the server's was not
+BOUND = "+"  # mark of a figure that the load tool limited: its core was full, and the server's was not
 
 
 def overview(samples: Samples, size: Size) -> Iterator[str]:
-    """All figures: each by itself with its spread, then the medians side by side, then what was lost."""
+    """Return all figures: each with its spread, then the medians side by side, then the losses."""
     for figure in FIGURES:
-        title = figure.title.format(browsers=size.browsers, crowd=size.crowd)
+        title = figure.title.format(clients=size.clients, many_clients=size.many_clients)
         yield ""
         yield f"{title}, {figure.unit}"
         yield from spread(samples, figure)
@@ -24,7 +24,7 @@ def overview(samples: Samples, size: Size) -> Iterator[str]:
 
 
 def spread(samples: Samples, figure: Figure) -> Iterator[str]:
-    """One figure of each server, over the rounds."""
+    """Return one figure of each server, over the rounds."""
     yield f"  {'':<24}{'median':>11}{'min':>11}{'max':>11}" + (f"{'x floor':>11}" if figure.to_floor else "")
     for server, rows in by_server(samples).items():
         values = [row.figures[figure.key] for row in rows]
@@ -37,7 +37,7 @@ def spread(samples: Samples, figure: Figure) -> Iterator[str]:
 
 
 def side_by_side(samples: Samples) -> Iterator[str]:
-    """The medians, as a table in Markdown."""
+    """Return the medians as a table in Markdown."""
     shown = {
         "cpu_20": "CPU us per delivery, 20/s",
         "cpu_100": "100/s",
@@ -46,7 +46,7 @@ def side_by_side(samples: Samples) -> Iterator[str]:
         "open_1000_p99": "p99 ms",
         "connect_cpu": "connect, CPU s",
         "connect_wall": "time s",
-        "memory": "KiB per browser",
+        "memory": "KiB per client",
         "slowest": "slowest, ms",
     }
     yield "| server | " + " | ".join(shown.values()) + " | CPU x floor, 100/s | slowest x floor |"
@@ -62,11 +62,11 @@ def side_by_side(samples: Samples) -> Iterator[str]:
         yield f"| {server} ({rows[0].language}) | " + " | ".join(cells) + " |"
     if any(row.bound for row in samples.rows):
         yield ""
-        yield f"{BOUND} the load tool's core was full and the server's was not: the server can do more"
+        yield f"{BOUND} the core of the load tool was full, and the core of the server was not: the server can do more"
 
 
 def pairs(samples: Samples) -> Iterator[str]:
-    """One line a round, then the medians."""
+    """Return one line for each round, then the medians."""
     servers = by_server(samples)
     (figure,) = (figure for figure in FIGURES if figure.key == "cpu_100")
     yield "round " + "".join(f"{server:>20}" for server in servers)
@@ -85,14 +85,14 @@ def pairs(samples: Samples) -> Iterator[str]:
 
 
 def sizes(samples: Samples) -> Iterator[str]:
-    """CPU per delivery and memory per browser, by the number of browsers."""
-    counts = sorted({row.browsers for row in samples.rows})
-    for key, title in (("cpu", "CPU us per delivery"), ("memory", "memory per browser, KiB")):
+    """Return CPU per delivery and memory per client, by the number of clients."""
+    counts = sorted({row.clients for row in samples.rows})
+    for key, title in (("cpu", "CPU us per delivery"), ("memory", "memory per client, KiB")):
         yield f"{title:<26}" + "".join(f"{count:>9,}" for count in counts)
         for server, rows in by_server(samples).items():
             line = f"  {server:<24}"
             for count in counts:
-                found = [row for row in rows if row.browsers == count]
+                found = [row for row in rows if row.clients == count]
                 line += f"{number(median(found, key)) if found else '':>9}"
             yield line
         yield ""
@@ -100,8 +100,8 @@ def sizes(samples: Samples) -> Iterator[str]:
 
 
 def lost(samples: Samples) -> Iterator[str]:
-    """What each server lost in all rounds, and which could not be measured."""
-    yield f"missing are also those that had not come {GIVE_UP_SECONDS} s after the last one was published:"
+    """Return the losses of each server in all rounds, and the servers that failed."""
+    yield f"a message counts as missing if it has not arrived {GIVE_UP_SECONDS} s after the last one was published:"
     for server, rows in by_server(samples).items():
         yield f"{server}: {sum((row.losses for row in rows), Losses())}"
     for server, reason in samples.failures.items():
@@ -109,7 +109,7 @@ def lost(samples: Samples) -> Iterator[str]:
 
 
 def by_server(samples: Samples) -> dict[str, list[Sample]]:
-    """The rows of each server, in the order of the first round."""
+    """Return the rows of each server, in the order of the first round."""
     found: dict[str, list[Sample]] = {}
     for row in samples.rows:
         found.setdefault(row.server, []).append(row)
@@ -117,13 +117,13 @@ def by_server(samples: Samples) -> dict[str, list[Sample]]:
 
 
 def to_floor(samples: Samples, server: str, key: str) -> float | None:
-    """The median of the ratios to the floor's of the same round; None if there is none."""
+    """Return the median over the rounds of the ratio to the floor in the same round; None if there is no such round."""
     found = ratios(samples, server, key).values()
     return statistics.median(found) if found else None
 
 
 def ratios(samples: Samples, server: str, key: str) -> dict[int, float]:
-    """By round."""
+    """Return the ratio to the floor, by round."""
     floor = {row.round: row.figures[key] for row in samples.rows if row.server == FLOOR}
     if server == FLOOR:
         return {}
@@ -135,6 +135,6 @@ def ratios(samples: Samples, server: str, key: str) -> dict[int, float]:
 
 
 def number(value: float) -> str:
-    """Three digits that count, and thousands with commas."""
+    """Format a number with at least three significant digits, and commas between thousands."""
     digits: Callable[[float], int] = lambda size: 0 if size >= 100 else 1 if size >= 10 else 2  # noqa: E731
     return f"{value:,.{digits(abs(value))}f}"

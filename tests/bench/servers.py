@@ -1,7 +1,7 @@
-"""The servers that are measured: the floor, hello, and those peers that are installed. It knows nothing of loads.
+"""The servers that are measured: the floor, hello, and the installed peers. It must not know the load tool.
 
-Each serves every message that is published on the Redis channel `hello` (hello itself: in the stream of that name) to
-all WebSockets, and is started anew for each measurement.
+Each server sends every message published on the Redis channel `hello` to all WebSockets (hello itself reads the stream
+of that name). Each measurement starts its server anew.
 """
 
 import os
@@ -20,18 +20,18 @@ from tests.processes import free_ports
 from tests.redis_server import RedisServer
 from tests.web.figures import Watched
 
-START_SECONDS = 30.0  # from a peer's command to its open port
+START_SECONDS = 30.0  # from the start of a peer to its open port
 FLOOR, HELLO = "floor", "hello"
-CROWD = "1000000"  # browsers that hello may take: the limit is not what is measured
+MAX_CLIENTS = "1000000"  # of hello: admission is not measured
 
 
 class Failed(Exception):
-    """A server or the load tool did not do what it was started for; the text says what happened."""
+    """A server or the load tool failed; the text of the error says how."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers."""
+    """A server that accepts connections."""
 
     port: int
     pids: list[int]
@@ -39,17 +39,17 @@ class Running:
 
 @dataclass(frozen=True)
 class Server:
-    """How to start a server, and how a browser subscribes to it."""
+    """How to start a server, and how a client subscribes to it."""
 
     name: str
     language: str
-    start: Callable[[RedisServer, Path], AbstractContextManager[Running]]  # the path: a directory for its log
+    start: Callable[[RedisServer, Path], AbstractContextManager[Running]]  # the path is a directory for the log
     path: str
-    subscribe: tuple[str, ...] = ()  # the load tool's options
+    subscribe: tuple[str, ...] = ()  # options of the load tool
 
 
 def floor(program: Path) -> Server:
-    """One write() per delivery in C."""
+    """Return the floor: one write() per delivery, in C."""
 
     def command(port: int, redis_port: int) -> list[str]:
         return [str(program), str(port), str(redis_port), "hello"]
@@ -58,12 +58,12 @@ def floor(program: Path) -> Server:
 
 
 def hello() -> Server:
-    """A relay of this working tree."""
+    """Return hello: one relay of this working tree."""
 
     @contextmanager
     def start(redis: RedisServer, directory: Path) -> Iterator[Running]:
         relay = Watched(
-            directory / f"{HELLO}.log", actors="relay", channel=redis.url, max_clients=CROWD, instance="relay-1"
+            directory / f"{HELLO}.log", actors="relay", channel=redis.url, max_clients=MAX_CLIENTS, instance="relay-1"
         )
         try:
             with pinned(cores()[0]):
@@ -80,7 +80,7 @@ def hello() -> Server:
 
 
 def find_peers() -> tuple[list[Server], list[str]]:
-    """The peers that are installed, and a line about each that is not."""
+    """Return the installed peers, and one line for each peer that is not installed."""
     from tests.bench.peers import PEERS
 
     servers, absent = [], []
@@ -88,8 +88,8 @@ def find_peers() -> tuple[list[Server], list[str]]:
         if (how := peer.missing()) is not None:
             absent.append(f"{peer.name}: {how}")
             continue
-        options = [option for text in peer.hello for option in ("--hello", text)]
-        options += [option for text in peer.ready for option in ("--ready", text)]
+        options = [option for text in peer.greetings for option in ("--greet", text)]
+        options += [option for text in peer.expected for option in ("--expect", text)]
         subscribe = (*options, *peer.wsload)
         start = _starter(peer.name, peer.start, peer.bridge)
         servers.append(Server(peer.name, peer.language, start, peer.path, subscribe))
@@ -97,11 +97,11 @@ def find_peers() -> tuple[list[Server], list[str]]:
 
 
 def find(directory: Path, only: list[str] | None, default: tuple[str, ...] | None) -> tuple[list[Server], list[str]]:
-    """The servers of these names, or of the default (None: all), in that order; and a line about each that is not here.
+    """Return the servers named in `only`, else in `default`, else all, and one line for each that is not installed.
 
     Raises Unfit if a name is not known.
     """
-    servers = [floor(build("limit", directory)), hello()]
+    servers = [floor(build("floor", directory)), hello()]
     names = only or default
     absent: list[str] = []
     if names is None or set(names) - {FLOOR, HELLO}:
@@ -121,7 +121,7 @@ def _starter(
     command: Callable[[int, int], list[str]],
     bridge: Callable[[int, int], list[str] | None] = lambda _port, _redis_port: None,
 ) -> Callable[[RedisServer, Path], AbstractContextManager[Running]]:
-    """A server by its command, and a second one by which messages come to it, which is no part of its cost."""
+    """Return a function that starts a server, and the bridge that feeds it, whose cost is not measured."""
 
     @contextmanager
     def start(redis: RedisServer, directory: Path) -> Iterator[Running]:
@@ -140,7 +140,7 @@ def _starter(
 
 @contextmanager
 def _process(command: list[str], output: IO[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a session of its own, so that its children end with it, and with room for what it writes."""
+    """Run a process in a session of its own, so that its children end with it; `directory` is its TMPDIR."""
     process = subprocess.Popen(
         command,
         env={**os.environ, "TMPDIR": str(directory)},
@@ -152,7 +152,7 @@ def _process(command: list[str], output: IO[str], directory: Path) -> Iterator[s
     try:
         yield process
     finally:
-        # The group is there for as long as its first process has not been waited for.
+        # The process group exists until its first process is waited for.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
@@ -163,9 +163,9 @@ def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> No
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
-            # Its code is looked at without waiting for it: see killpg.
+            # WNOWAIT leaves the process to be waited for: see killpg.
             if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) or time.monotonic() > deadline:
-                raise Failed(f"did not start: {log.read_text()[-300:].strip() or 'it says nothing'}") from None
-            time.sleep(0.02)  # between two looks at a server that is starting: there is no event to wait for
+                raise Failed(f"did not start: {log.read_text()[-300:].strip() or 'its log is empty'}") from None
+            time.sleep(0.02)  # between two attempts: the start of a server gives no event to wait for
         else:
             return

@@ -1,42 +1,42 @@
 /*
- * The load: opens WebSockets to one server, publishes to them, and tells what came when, as JSON on stdout.
- * Linux, one thread, no library. It knows neither servers nor tables: the runner (__main__.py) starts it.
+ * The load tool: opens WebSockets to one server, publishes messages, and prints what was received and when, as JSON.
+ * Linux, one thread, no library. It must not know servers or tables: __main__.py starts it.
  *
  *   gcc -O2 -Wall -Wextra -o wsload wsload.c -lm
  *
- * A message is a JSON object as hello publishes it: {"id":"TAG-000123","text":..,"broadcaster":..,"sent_at":MS}. It is
- * known again by its id, wherever that stands in a text frame; one frame may hold several, each on a line of its own.
- * The number gives the order and, from the table of what was published here, the exact time of publishing. All other
- * frames (welcome, status, beat, acknowledgements) are counted and let pass.
+ * A message is a JSON object as hello publishes it: {"id":"TAG-000123","text":..,"broadcaster":..,"sent_at":MS}. The
+ * tool recognises a message by its id, anywhere in a text frame; one frame may hold several messages, one per line.
+ * The number gives the order and, by the table of what was published here, the exact time of publishing. All other
+ * frames (welcome, status, beat, acknowledgements) are counted and ignored.
  *
  * --url ws://A.B.C.D:PORT/PATH    where to subscribe
- * --conns N                       how many (1000)
+ * --conns N                       number of connections (1000)
  * --inflight C                    handshakes in progress at once (100)
- * --timeout S                     how long connecting may take (120)
- * --lead S                        one connection comes first, and the others S seconds after it (0)
+ * --timeout S                     seconds that connecting may take (120)
+ * --lead S                        open one connection first, and the others S seconds later (0)
  * --header 'Name: value'          one more request header; may be repeated
- * --hello TEXT                    sent after the handshake; may be repeated. Each waits for the --ready before it
- * --ready TEXT                    the i-th --hello is done once a frame holding this has come; empty: at once
- * --reply PING=PONG               answer the text frame PING by PONG
- * --pub script:HOST:PORT          publish by hello's script; nothing is published without it
+ * --greet TEXT                    send this after the handshake; may be repeated
+ * --expect TEXT                   after the i-th --greet, wait for a frame that contains this; empty: do not wait
+ * --reply PING=PONG               answer the text frame PING with PONG
+ * --pub script:HOST:PORT          publish by hello's script; without this option nothing is published
  *   --sha SHA1                    the script, which Redis has loaded
  *   --keys K,K,..  --args A,A,..  its keys, and the arguments before id, text, broadcaster, sent_at, json
- * --tag TEXT                      what the ids of this run begin with (run)
+ * --tag TEXT                      prefix of the ids of this run (run)
  * --first N                       the number of the first message (1)
  * --size B                        bytes of a message's JSON (120)
- * --no-warmup                     do not first publish until one message has reached every connection
- * --hold S                        wait so long before the phases (0)
- * --phase NAME:KEY=VALUE:..       what to do then; may be repeated. dur=SECONDS (5) or count=MESSAGES, and one of
- *                                   rate=R    open loop: R messages a second, whatever comes back
- *                                   window=W  closed loop: at most W messages that have not reached everybody
+ * --no-warmup                     skip the warm-up, which publishes until one message has reached every connection
+ * --hold S                        wait S seconds before the phases (0)
+ * --phase NAME:KEY=VALUE:..       measure one phase; may be repeated. dur=SECONDS (5) or count=MESSAGES, and one of
+ *                                   rate=R    open loop: R messages a second, however late the deliveries are
+ *                                   window=W  closed loop: at most W messages that have not reached every connection
  *                                   idle=S    publish nothing for S seconds
- * --drain S                       give up on what is missing after S seconds without a delivery (3) ..
+ * --drain S                       give up on missing messages after S seconds without a delivery (3) ..
  * --drain-max S                   .. or S seconds after the last message was published (30)
- * --after-file F                  connection i resumes: line i holds a position and the number of the message there
- * --until N                       with --after-file: wait until every connection has had message N, or --timeout
- * --server-pid P,P,..             whose CPU time and memory to tell
+ * --after-file F                  connection i resumes: line i has a position and the number of the message there
+ * --until N                       with --after-file: wait until every connection has received message N, or --timeout
+ * --server-pid P,P,..             the processes whose CPU time and memory are measured
  *
- * Exit code: 0 if all connections were opened and a first message has reached them all, else 1; 2 if it cannot go on.
+ * Exit code: 0 if all connections were opened and the warm-up reached them all, else 1; 2 if the tool cannot continue.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -58,15 +58,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_HELLOS 8
+#define MAX_GREETINGS 8
 #define MAX_PHASES 16
 #define MAX_PIDS 64
 #define MAX_CPUS 256
 #define MAX_MESSAGE 4096       /* bytes; hello's own limit for the text */
-#define MAX_UNANSWERED 512     /* scripts under way in Redis: whatever else is asked there waits for them */
-#define MAX_TURN 256           /* messages published between two looks at the sockets */
-#define MAX_EVENTS 32          /* sockets read between two looks at the clock */
-#define PER_SOURCE 15000       /* connections from one address: it has some 28,000 ports */
+#define MAX_UNANSWERED 512     /* scripts pending in Redis: every other command waits for them */
+#define MAX_BURST 256          /* messages published between two reads of the sockets */
+#define MAX_EVENTS 32          /* sockets read between two readings of the clock */
+#define PER_SOURCE 15000       /* connections from one address, which has some 28,000 ports */
 #define READ_BYTES (1 << 16)
 
 /* ---- options ---- */
@@ -77,11 +77,11 @@ static char host[64] = "127.0.0.1", path[512] = "/";
 static int port = 80, conns_wanted = 1000, inflight_max = 100, message_size = 120, warm_up = 1;
 static double connect_timeout = 120, lead_s, hold_s, drain_s = 3, drain_max_s = 30;
 static char headers[4096], ping_text[128], pong_text[128];
-static const char *hello[MAX_HELLOS], *ready[MAX_HELLOS];
-static int hellos, readies;
+static const char *greetings[MAX_GREETINGS], *expected[MAX_GREETINGS];
+static int n_greetings, n_expected;
 static char pub_host[64], tag[64] = "run-";
 static size_t tag_n = 4;
-static int pub_port; /* 0: nothing is published here */
+static int pub_port; /* 0: publish nothing */
 static const char *sha = "", *keys = "", *fixed_args = "", *after_file;
 static long long next_number = 1, until_number;
 static struct phase phases[MAX_PHASES];
@@ -105,9 +105,9 @@ static double now(void) /* UNIX time, seconds */
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* ---- what the kernel knows of the server and of the machine ---- */
+/* ---- CPU time and memory of the server and of the machine ---- */
 
-/* CPU seconds in /proc/PID/[task/TID/]schedstat: nanoseconds, where utime and stime count in ticks of 10 ms */
+/* Returns CPU seconds from a schedstat file, which has nanoseconds; utime and stime would have ticks of 10 ms. */
 static double schedstat(const char *file)
 {
     unsigned long long ns = 0;
@@ -156,8 +156,8 @@ static long server_rss_kib(void)
 }
 
 /*
- * Over loopback TCP's receiving side runs inside the sender's system call, and so counts as the server's. Under load
- * the kernel moves it to ksoftirqd/CPU, which then works for the server unseen: that is told apart, by CPU.
+ * Over loopback the receiving side of TCP runs inside the sender's system call, so that it counts as the server's CPU
+ * time. Under load the kernel moves it to ksoftirqd/CPU, whose time is therefore reported too, for each CPU.
  */
 static int ksoftirqd_pid[MAX_CPUS];
 
@@ -191,7 +191,7 @@ static double ksoftirqd_cpu(int cpu)
     return schedstat(file);
 }
 
-/* one moment: the difference of two is what a phase has cost */
+/* The counters at one moment: the difference of two is the cost of a phase. */
 struct usage { double at, server, own, ksoftirqd[MAX_CPUS], busy[MAX_CPUS], total[MAX_CPUS]; int cpus; };
 
 static double seconds(struct timeval t)
@@ -210,9 +210,9 @@ static struct usage usage_now(void)
     while (f && fgets(line, sizeof line, f)) {
         unsigned cpu;
         unsigned long long v[8] = {0}; /* user nice system idle iowait irq softirq steal */
-        int words = sscanf(line, "cpu%u %llu %llu %llu %llu %llu %llu %llu %llu", &cpu, &v[0], &v[1], &v[2], &v[3], &v[4],
+        int items = sscanf(line, "cpu%u %llu %llu %llu %llu %llu %llu %llu %llu", &cpu, &v[0], &v[1], &v[2], &v[3], &v[4],
                            &v[5], &v[6], &v[7]);
-        if (words < 9 || cpu >= MAX_CPUS)
+        if (items < 9 || cpu >= MAX_CPUS)
             continue;
         for (int i = 0; i < 8; i++)
             u.total[cpu] += (double)v[i];
@@ -226,21 +226,21 @@ static struct usage usage_now(void)
     return u;
 }
 
-/* ---- latencies: a histogram whose classes are at most 0.8 % wide ---- */
+/* ---- latencies: a histogram with buckets at most 0.8 % wide ---- */
 
-#define CLASSES_PER_DOUBLING 128
-#define CLASSES (CLASSES_PER_DOUBLING * 40)
+#define BUCKETS_PER_DOUBLING 128
+#define BUCKETS (BUCKETS_PER_DOUBLING * 40)
 
-static struct { uint64_t n, in[CLASSES]; double max; } latency; /* classes in microseconds, max in seconds */
+static struct { uint64_t n, in[BUCKETS]; double max; } latency; /* buckets in microseconds, max in seconds */
 
 static void latency_add(double s)
 {
     uint64_t us = s < 0 ? 0 : (uint64_t)(s * 1e6), i = us;
-    if (us >= CLASSES_PER_DOUBLING) {
+    if (us >= BUCKETS_PER_DOUBLING) {
         int shift = 63 - __builtin_clzll(us) - 7;
-        i = (uint64_t)(shift + 1) * CLASSES_PER_DOUBLING + ((us >> shift) - CLASSES_PER_DOUBLING);
+        i = (uint64_t)(shift + 1) * BUCKETS_PER_DOUBLING + ((us >> shift) - BUCKETS_PER_DOUBLING);
     }
-    latency.in[i < CLASSES ? i : CLASSES - 1]++;
+    latency.in[i < BUCKETS ? i : BUCKETS - 1]++;
     latency.n++;
     if (s > latency.max)
         latency.max = s;
@@ -249,25 +249,25 @@ static void latency_add(double s)
 static double latency_ms(double quantile)
 {
     uint64_t rank = (uint64_t)ceil(quantile * (double)latency.n), seen = 0;
-    for (uint64_t i = 0; latency.n && i < CLASSES; i++) {
+    for (uint64_t i = 0; latency.n && i < BUCKETS; i++) {
         seen += latency.in[i];
         if (seen >= rank && seen) {
-            if (i < CLASSES_PER_DOUBLING)
+            if (i < BUCKETS_PER_DOUBLING)
                 return (double)i * 1e-3;
-            return (double)((CLASSES_PER_DOUBLING + i % CLASSES_PER_DOUBLING) << (i / CLASSES_PER_DOUBLING - 1)) * 1e-3;
+            return (double)((BUCKETS_PER_DOUBLING + i % BUCKETS_PER_DOUBLING) << (i / BUCKETS_PER_DOUBLING - 1)) * 1e-3;
         }
     }
     return 0;
 }
 
-/* ---- what was published in this phase, by number ---- */
+/* ---- the messages published in this phase, by number ---- */
 
-struct message { double sent, last; uint32_t reached; }; /* times of publishing and of the last delivery; connections */
+struct message { double sent, last; uint32_t reached; }; /* times of publishing and last delivery; connections reached */
 
 static struct message *published;
-static long long first_number = 1; /* of this phase: the number of published[0] */
+static long long first_number = 1; /* the number of published[0], the first message of this phase */
 static size_t published_room;
-static uint64_t deliveries, repeated, reordered, stale, complete; /* of this phase; stale: published before it */
+static uint64_t deliveries, repeated, reordered, stale, complete; /* in this phase; stale: published before it */
 static double last_delivery, last_sent;
 
 static long long published_count(void)
@@ -290,11 +290,11 @@ enum state { NEW, CONNECTING, UPGRADING, GREETING, OPEN, DEAD };
 struct conn {
     int fd;
     uint8_t state, greeted;
-    uint32_t kept, room; /* of input that is not a whole frame yet */
+    uint32_t kept, room; /* bytes of an incomplete frame, and of the buffer for it */
     char *input;
-    long long start, last; /* numbers: after which one it began, and the highest that it has had */
-    uint64_t recent;       /* which of the 64 up to `last` it has had; bit 0 is `last` itself */
-    uint64_t had;          /* messages, repeats not counted */
+    long long start, last; /* numbers of messages: the one before the first to receive, and the highest received */
+    uint64_t recent;       /* bit i: message `last - i` was received */
+    uint64_t received;     /* messages, without repeated ones */
 };
 
 static struct conn *conns;
@@ -307,7 +307,7 @@ static void send_frame(struct conn *c, int opcode, const char *payload, size_t n
     unsigned char frame[2048];
     size_t head = 6;
     if (n > sizeof frame - 8)
-        die("a frame of %zu bytes is more than is sent here", n);
+        die("a frame of %zu bytes is too long to send", n);
     frame[0] = (unsigned char)(0x80 | opcode);
     if (n < 126)
         frame[1] = (unsigned char)(0x80 | n);
@@ -317,7 +317,7 @@ static void send_frame(struct conn *c, int opcode, const char *payload, size_t n
         frame[3] = (unsigned char)n;
         head = 8;
     }
-    memset(frame + head - 4, 0, 4); /* a mask of zeros is a mask, and the payload stays as it is */
+    memset(frame + head - 4, 0, 4); /* a mask of zeros leaves the payload as it is */
     memcpy(frame + head, payload, n);
     if (send(c->fd, frame, head + n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)(head + n))
         n_errors++;
@@ -342,10 +342,10 @@ static void drop(struct conn *c)
 static void greet(struct conn *c)
 {
     c->state = GREETING;
-    for (; c->greeted < hellos; c->greeted++) {
-        send_frame(c, 1, hello[c->greeted], strlen(hello[c->greeted]));
-        if (c->greeted < readies && ready[c->greeted][0])
-            return; /* on_text goes on once the answer has come */
+    for (; c->greeted < n_greetings; c->greeted++) {
+        send_frame(c, 1, greetings[c->greeted], strlen(greetings[c->greeted]));
+        if (c->greeted < n_expected && expected[c->greeted][0])
+            return; /* on_text continues when the answer has arrived */
     }
     c->state = OPEN;
     n_inflight--;
@@ -373,7 +373,7 @@ static void on_message(struct conn *c, long long number, double t)
             return;
         c->recent |= bit;
     }
-    c->had++;
+    c->received++;
     if (number < first_number || number >= next_number) {
         if (!after)
             stale++;
@@ -388,7 +388,7 @@ static void on_message(struct conn *c, long long number, double t)
     latency_add(t - m->sent);
 }
 
-/* Where the tag is, looked for first where it was the last time: a server's frames are all alike. */
+/* Returns the tag's place; looks first where the tag was the last time, since the frames of a server are alike. */
 static const char *find_tag(const char *text, const char *end)
 {
     static size_t place;
@@ -408,7 +408,7 @@ static void on_text(struct conn *c, const char *text, size_t n, double t)
         n_other++;
         if (ping_text[0] && n == strlen(ping_text) && !memcmp(text, ping_text, n))
             send_frame(c, 1, pong_text, strlen(pong_text));
-        else if (c->state == GREETING && memmem(text, n, ready[c->greeted], strlen(ready[c->greeted]))) {
+        else if (c->state == GREETING && memmem(text, n, expected[c->greeted], strlen(expected[c->greeted]))) {
             c->greeted++;
             greet(c);
         }
@@ -424,7 +424,7 @@ static void on_text(struct conn *c, const char *text, size_t n, double t)
     }
 }
 
-/* Take the whole frames off b; how many bytes they were, or -1 if the connection is to be dropped. */
+/* Handles the complete frames in b; returns how many bytes they had, or -1 if the connection has to be dropped. */
 static ssize_t take_frames(struct conn *c, char *b, size_t n, double t)
 {
     size_t at = 0;
@@ -433,7 +433,7 @@ static ssize_t take_frames(struct conn *c, char *b, size_t n, double t)
         size_t head = 2;
         uint64_t len = f[1] & 0x7f;
         int opcode = f[0] & 0x0f;
-        if (f[1] & 0x80 || f[0] & 0x70) { /* masked, or an extension that nobody asked for */
+        if (f[1] & 0x80 || f[0] & 0x70) { /* masked, or an extension that was not negotiated */
             n_errors++;
             return -1;
         }
@@ -479,13 +479,13 @@ static void on_readable(struct conn *c)
     n_bytes += (uint64_t)came;
     n += (size_t)came;
     if (c->state == UPGRADING) {
-        static int told;
+        static int reported;
         char *end = memmem(b, n, "\r\n\r\n", 4);
         if (end) {
             used = (size_t)(end - b) + 4;
             if (strncmp(b, "HTTP/1.1 101", 12) || !memmem(b, used, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", 28)) {
-                if (!told++)
-                    fprintf(stderr, "wsload: refused: %.*s\n", (int)(used > 300 ? 300 : used), b);
+                if (!reported++)
+                    fprintf(stderr, "wsload: rejected: %.*s\n", (int)(used > 300 ? 300 : used), b);
                 drop(c);
                 return;
             }
@@ -516,12 +516,12 @@ static void on_readable(struct conn *c)
 
 static void on_connected(struct conn *c)
 {
-    static int told;
+    static int reported;
     int error = 0;
     socklen_t size = sizeof error;
     char request[6000];
     getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error && !told++)
+    if (error && !reported++)
         fprintf(stderr, "wsload: connect: %s\n", strerror(error));
     int n = snprintf(request, sizeof request,
                      "GET %s%s%s HTTP/1.1\r\nHost: %s:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -560,13 +560,13 @@ static void start(struct conn *c)
 /* ---- the publisher: one connection to Redis, scripts pipelined ---- */
 
 static int pub_fd = -1;
-static char *pub_prefix; /* EVALSHA, the script, its keys and the fixed arguments, as Redis reads them */
+static char *pub_prefix; /* EVALSHA, the script, its keys and the fixed arguments, in RESP */
 static size_t pub_prefix_n;
-static char pub_out[MAX_TURN * (2 * MAX_MESSAGE + 1024)];
+static char pub_out[MAX_BURST * (2 * MAX_MESSAGE + 1024)];
 static size_t pub_out_n;
 static uint64_t unanswered;
 
-static int words_in(const char *list)
+static int count_items(const char *list)
 {
     int n = 1;
     for (; *list; list++)
@@ -574,7 +574,7 @@ static int words_in(const char *list)
     return n;
 }
 
-static void put_words(FILE *f, const char *list)
+static void put_items(FILE *f, const char *list)
 {
     for (;; list++) {
         size_t n = strcspn(list, ",");
@@ -590,13 +590,13 @@ static void publisher_open(void)
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)pub_port)};
     int on = 1;
     char count[16];
-    snprintf(count, sizeof count, "%d", words_in(keys));
+    snprintf(count, sizeof count, "%d", count_items(keys));
     FILE *f = open_memstream(&pub_prefix, &pub_prefix_n);
-    fprintf(f, "*%d\r\n$7\r\nEVALSHA\r\n", 3 + words_in(keys) + words_in(fixed_args) + 5);
-    put_words(f, sha);
-    put_words(f, count);
-    put_words(f, keys);
-    put_words(f, fixed_args);
+    fprintf(f, "*%d\r\n$7\r\nEVALSHA\r\n", 3 + count_items(keys) + count_items(fixed_args) + 5);
+    put_items(f, sha);
+    put_items(f, count);
+    put_items(f, keys);
+    put_items(f, fixed_args);
     fclose(f);
     if (pub_prefix_n > 1024)
         die("the script's name, keys and arguments are longer than 1024 bytes");
@@ -609,7 +609,7 @@ static void publisher_open(void)
     epoll_ctl(ep, EPOLL_CTL_ADD, pub_fd, &event);
 }
 
-/* One more message, at time t; it leaves with publisher_flush. */
+/* Appends a message with the time t to the output; publisher_flush sends it. */
 static void publish(double t)
 {
     char id[96], ms[24], json[MAX_MESSAGE], text[MAX_MESSAGE] = "Hello world";
@@ -623,7 +623,7 @@ static void publish(double t)
     snprintf(id, sizeof id, "%s%06lld", tag, next_number++);
     snprintf(ms, sizeof ms, "%lld", (long long)(t * 1e3));
     int n;
-    for (;;) { /* once to see how long it is, once more with a text that fills it up */
+    for (;;) { /* the first pass measures the length, the second one pads the text */
         n = snprintf(json, sizeof json, "{\"id\":\"%s\",\"text\":\"%s\",\"broadcaster\":\"bench\",\"sent_at\":%s}", id,
                      text, ms);
         if (n >= message_size)
@@ -642,7 +642,7 @@ static void publish(double t)
 
 static void publisher_flush(void)
 {
-    for (size_t sent = 0; sent < pub_out_n;) { /* blocking: Redis always reads, its answers are short */
+    for (size_t sent = 0; sent < pub_out_n;) { /* blocking: Redis always reads, and its answers are short */
         ssize_t n = send(pub_fd, pub_out + sent, pub_out_n - sent, MSG_NOSIGNAL);
         if (n < 0)
             die("Redis: %s", strerror(errno));
@@ -651,7 +651,7 @@ static void publisher_flush(void)
     pub_out_n = 0;
 }
 
-/* The script answers with a position ($15, then the position), or with an error that nothing here can mend. */
+/* The script answers with a position ($15, then the position), or with an error, which ends this program. */
 static void on_answers(void)
 {
     static char b[1 << 16];
@@ -666,7 +666,7 @@ static void on_answers(void)
     char *p = b, *length_end, *position_end;
     while ((length_end = strstr(p, "\r\n"))) {
         if (*p != '$' || p[1] == '-')
-            die("Redis has refused a message: %.*s", (int)(length_end - p), p);
+            die("Redis has rejected a message: %.*s", (int)(length_end - p), p);
         if (!(position_end = strstr(length_end + 2, "\r\n")))
             break;
         unanswered--;
@@ -678,7 +678,7 @@ static void on_answers(void)
 
 /* ---- phases ---- */
 
-/* Waits a millisecond at least, if at all: to spin would take the core from Redis. */
+/* Waits for 0 or at least 1 ms: a busy loop would take the core from Redis. */
 static void poll_once(double wait_s)
 {
     static struct epoll_event events[MAX_EVENTS];
@@ -715,7 +715,7 @@ static void connect_all(void)
     }
 }
 
-/* From here on every connection is owed what is published; what it has had is no longer counted. */
+/* From now on every connection has to receive each new message; earlier messages are no longer counted. */
 static void start_afresh(void)
 {
     for (int i = 0; i < conns_wanted; i++) {
@@ -724,7 +724,7 @@ static void start_afresh(void)
     }
 }
 
-/* Publish single messages until one has reached every connection; how many it took, or -1. */
+/* Publishes single messages until one has reached every connection; returns their number, or -1. */
 static int reach_all(void)
 {
     for (int tries = 1; tries <= 15; tries++) {
@@ -734,7 +734,7 @@ static int reach_all(void)
         for (double end = now() + 1 + n_open / 5000.0; now() < end && !complete;)
             poll_once(0.02);
         if (complete) {
-            wait_for(0.3); /* for the others, if they are on their way */
+            wait_for(0.3); /* for the messages that are still on their way */
             return tries;
         }
     }
@@ -747,7 +747,7 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Times (ms) from publishing to the last connection, of the messages that have reached all: sorted, n of them. */
+/* Returns the sorted times (ms) from publishing to the last connection, of the n messages that have reached all. */
 static double *fan_outs(size_t *n)
 {
     double *times = malloc(((size_t)published_count() + 1) * sizeof *times);
@@ -760,7 +760,7 @@ static double *fan_outs(size_t *n)
     return times;
 }
 
-/* ---- what is printed: one JSON object, written as it comes ---- */
+/* ---- the output: one JSON object, written piece by piece ---- */
 
 static const char *comma = "";
 
@@ -814,7 +814,7 @@ static void run_phase(const struct phase *p)
     while (p->idle == 0 && (p->count ? published_count() < p->count : now() - begin < p->dur)) {
         double t = now();
         int n = 0;
-        while (n < MAX_TURN && unanswered < MAX_UNANSWERED && !(p->count && published_count() >= p->count) &&
+        while (n < MAX_BURST && unanswered < MAX_UNANSWERED && !(p->count && published_count() >= p->count) &&
                (p->window ? published_count() - (long long)complete < p->window : due <= t)) {
             if (!p->window && t - due > late_max)
                 late_max = t - due;
@@ -824,8 +824,8 @@ static void run_phase(const struct phase *p)
         }
         publisher_flush();
         if (p->window && last_sent && t - last_sent > drain_s && t - last_delivery > drain_s)
-            break; /* what is missing is lost: a window that is full for good */
-        poll_once(n == MAX_TURN ? 0 : p->window ? 0.005 : smaller(due - t, 0.05));
+            break; /* the missing messages are lost: the window stays full */
+        poll_once(n == MAX_BURST ? 0 : p->window ? 0.005 : smaller(due - t, 0.05));
     }
     double end = now();
     long long all = published_count() * open_before;
@@ -869,7 +869,7 @@ static void run_phase(const struct phase *p)
     free(fan_out);
 }
 
-/* Wait until every connection that resumes has had the message `until`, and tell what each was owed and has not had. */
+/* Waits until every connection that resumed has received message `until`, and prints how many messages are missing. */
 static void run_resume(void)
 {
     double begin = now();
@@ -877,9 +877,9 @@ static void run_resume(void)
     while (n_at_end < n_open && now() - begin < connect_timeout)
         poll_once(0.02);
     for (int i = 0; i < conns_wanted; i++) {
-        long long owed = until_number - conns[i].start - (long long)conns[i].had;
-        missing += owed > 0 ? owed : 0;
-        wrong += owed != 0;
+        long long lacks = until_number - conns[i].start - (long long)conns[i].received;
+        missing += lacks > 0 ? lacks : 0;
+        wrong += lacks != 0;
     }
     put_open("resume", '{');
     put_real("wait_s", now() - begin);
@@ -964,10 +964,10 @@ static void parse(int argc, char **argv)
         else if (!strcmp(option, "--header")) {
             size_t n = strlen(headers);
             snprintf(headers + n, sizeof headers - n, "%s\r\n", value);
-        } else if (!strcmp(option, "--hello") && hellos < MAX_HELLOS)
-            hello[hellos++] = value;
-        else if (!strcmp(option, "--ready") && readies < MAX_HELLOS)
-            ready[readies++] = value;
+        } else if (!strcmp(option, "--greet") && n_greetings < MAX_GREETINGS)
+            greetings[n_greetings++] = value;
+        else if (!strcmp(option, "--expect") && n_expected < MAX_GREETINGS)
+            expected[n_expected++] = value;
         else if (!strcmp(option, "--reply")) {
             if (sscanf(value, "%127[^=]=%127s", ping_text, pong_text) != 2)
                 die("--reply is PING=PONG, not %s", value);

@@ -1,4 +1,4 @@
-"""Posts what is published on the Redis channel to nchan: one connection, without waiting for an answer to each."""
+"""Posts each message on the Redis channel to nchan, over one connection, without waiting for the answers."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""encode/broadcaster on Starlette, as the library's own page has it, on uvicorn and uvloop."""
+"""encode/broadcaster on Starlette, as in the library's documentation, on uvicorn and uvloop."""
 
 import sys
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-// Centrifuge, the library beneath Centrifugo: a node in memory, whose server subscribes every client to one channel.
+// Centrifuge, the library of Centrifugo: a node in memory, which subscribes every client to one channel.
 package main
 
 import (

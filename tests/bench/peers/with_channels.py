@@ -17,7 +17,7 @@ settings.configure(
 )
 django.setup()
 
-# Both read the settings as they are imported.
+# Both packages read the settings at import.
 from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402  # once Django is set up
 from channels.layers import get_channel_layer  # noqa: E402  # once Django is set up
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402  # once Django is set up

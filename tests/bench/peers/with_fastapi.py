@@ -1,4 +1,4 @@
-"""FastAPI as tutorials have it: a `ConnectionManager` with a list and a loop of `send_text`, on uvicorn and uvloop."""
+"""FastAPI as in tutorials: a `ConnectionManager` with a list and a loop of `send_text`, on uvicorn and uvloop."""
 
 import asyncio
 import sys

@@ -1,6 +1,6 @@
-"""nginx with nchan: writes a configuration to a folder of its own and becomes nginx, one process without a master.
+"""nginx with nchan: writes a configuration to a new folder and executes nginx, as one process without a master.
 
-nchan does not read a Redis channel that others publish to, so `nchan_bridge.py` posts each message to `/publish`.
+nchan cannot read a plain Redis channel, so `nchan_bridge.py` posts each message to `/publish`.
 """
 
 import os
@@ -34,8 +34,8 @@ http {{
 """
 
 
-# As many connections as this process may open.
+# the number of connections that this process may open
 files = os.sysconf("SC_OPEN_MAX")
 folder = Path(mkdtemp(prefix="nchan-"))
 (folder / "nginx.conf").write_text(CONFIGURATION.format(module=MODULE, port=PORT, files=files))
-os.execv(NGINX, [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"])  # noqa: S606  it is named by us
+os.execv(NGINX, [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"])  # noqa: S606  the path comes from peers.py

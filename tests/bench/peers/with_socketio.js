@@ -1,4 +1,4 @@
-// Socket.IO with its Redis adapter, WebSocket transport only, letting go of requests as its page on memory advises.
+// Socket.IO with its Redis adapter, WebSocket transport only, releasing requests as its page on memory advises.
 "use strict";
 
 const { createServer } = require("node:http");
@@ -20,7 +20,7 @@ async function main() {
     serveClient: false,
   });
   server.engine.on("connection", (socket) => {
-    socket.request = null; // the page's advice, for the sake of memory
+    socket.request = null; // saves memory, as that page advises
   });
   http.listen({ host: "127.0.0.1", port, backlog: 65535 });
   await redis.subscribe("hello", (body) => server.emit("message", body));

@@ -1,4 +1,4 @@
-// uWebSockets.js: every client subscribed to one topic of the server's own publish/subscribe.
+// uWebSockets.js: every client subscribes to one topic of the server's own publish/subscribe.
 "use strict";
 
 const { createClient } = require("redis");
@@ -7,9 +7,9 @@ const [port, redisPort] = process.argv.slice(2).map(Number);
 
 function library() {
   try {
-    return require("uWebSockets.js"); // its author gives it out as a repository, not as a package of npm's
+    return require("uWebSockets.js"); // published by its author as a repository only
   } catch {
-    return require("@btc-vision/uwebsockets.js"); // others' build of the same source, as a package
+    return require("@btc-vision/uwebsockets.js"); // another party's build of the same source
   }
 }
 

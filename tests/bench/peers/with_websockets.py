@@ -1,4 +1,4 @@
-"""The `websockets` library: its `broadcast()` over the server's own set of connections, on uvloop."""
+"""The `websockets` library: `broadcast()` over the server's own set of connections, on uvloop."""
 
 import sys
 

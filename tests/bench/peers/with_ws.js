@@ -1,4 +1,4 @@
-// Node's `ws`: the loop over `clients` that its page shows for a broadcast.
+// Node's `ws`: the loop over `clients` from its documentation.
 "use strict";
 
 const { createClient } = require("redis");
@@ -9,7 +9,7 @@ const [port, redisPort] = process.argv.slice(2).map(Number);
 async function main() {
   const server = new WebSocketServer({ host: "127.0.0.1", port, backlog: 65535, perMessageDeflate: false });
   const redis = await createClient({ socket: { port: redisPort } }).connect();
-  const asBytes = true; // so that the body is encoded once, not once for each client
+  const asBytes = true; // encodes the body once, not once per client
   await redis.subscribe(
     "hello",
     (body) => {

@@ -1,9 +1,9 @@
 /*
- * The floor: a WebSocket server that does nothing but write each message that comes from Redis to every socket, with
- * one system call per delivery. It knows only the load tool's Sec-WebSocket-Key, and ignores what clients send.
+ * The floor: a WebSocket server that writes each message from Redis to every socket, with one system call per
+ * delivery, and does nothing else. It accepts only the load tool's Sec-WebSocket-Key, and ignores what clients send.
  *
- *   gcc -O2 -Wall -Wextra -o limit limit.c
- *   limit PORT REDIS_PORT CHANNEL
+ *   gcc -O2 -Wall -Wextra -o floor floor.c
+ *   floor PORT REDIS_PORT CHANNEL
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,15 +19,15 @@
 #include <unistd.h>
 
 #define MAX_FD (1 << 20)
-#define ACCEPTS 64 /* connections taken in one turn: messages do not wait for a crowd at the door */
+#define MAX_ACCEPTS 64 /* connections accepted at a time: messages do not wait for thousands of new clients */
 
 static const char ANSWER[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                              "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-static int sockets[MAX_FD], n_sockets, place[MAX_FD]; /* place[fd]: its index in sockets, plus 1; 0: not upgraded yet */
+static int sockets[MAX_FD], n_sockets, place[MAX_FD]; /* place[fd]: index in sockets, plus 1; 0: not upgraded yet */
 
 static void die(const char *what)
 {
-    fprintf(stderr, "limit: %s: %s\n", what, errno ? strerror(errno) : "it ended");
+    fprintf(stderr, "floor: %s: %s\n", what, errno ? strerror(errno) : "closed");
     exit(1);
 }
 
@@ -62,7 +62,7 @@ static int subscribe(int port, const char *channel)
 static void accept_some(int ep, int listener)
 {
     int on = 1, fd;
-    for (int i = 0; i < ACCEPTS && (fd = accept4(listener, 0, 0, SOCK_NONBLOCK)) >= 0; i++) {
+    for (int i = 0; i < MAX_ACCEPTS && (fd = accept4(listener, 0, 0, SOCK_NONBLOCK)) >= 0; i++) {
         if (fd >= MAX_FD)
             die("too many connections");
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -70,7 +70,7 @@ static void accept_some(int ep, int listener)
     }
 }
 
-static void hear(int fd)
+static void on_client(int fd)
 {
     char b[4096];
     ssize_t n = recv(fd, b, sizeof b, MSG_DONTWAIT);
@@ -104,11 +104,11 @@ static void fan_out(const char *payload, size_t n)
     for (int i = 0; i < n_sockets; i++) {
         ssize_t sent = send(sockets[i], frame, head + n, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent != (ssize_t)(head + n) && errno != EPIPE && errno != ECONNRESET)
-            die("a socket is full, and the floor keeps nothing back"); /* half a frame would spoil the stream */
+            die("a socket's buffer is full, and the floor has no queue"); /* half a frame would break the stream */
     }
 }
 
-/* The end of the RESP value at p, or NULL if it is not all there yet; a bulk string's text and length by the way. */
+/* Returns the end of the RESP value at p, or NULL if it is incomplete; sets text and length for a bulk string. */
 static char *value_end(char *p, const char *end, char **text, size_t *length)
 {
     char *line = memmem(p, (size_t)(end - p), "\r\n", 2);
@@ -121,8 +121,8 @@ static char *value_end(char *p, const char *end, char **text, size_t *length)
     return (size_t)(end - *text) < *length + 2 ? NULL : *text + *length + 2;
 }
 
-/* What Redis sends is arrays of three: `message`, the channel, the payload; or `subscribe`, the channel, a number. */
-static void hear_redis(int fd)
+/* Redis sends arrays of three: `message`, the channel, the payload; or `subscribe`, the channel, a number. */
+static void on_redis(int fd)
 {
     static char b[1 << 17];
     static size_t kept;
@@ -155,7 +155,7 @@ int main(int argc, char **argv)
     struct rlimit files;
     struct epoll_event events[256];
     if (argc != 4) {
-        fputs("usage: limit PORT REDIS_PORT CHANNEL\n", stderr);
+        fputs("usage: floor PORT REDIS_PORT CHANNEL\n", stderr);
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
@@ -172,9 +172,9 @@ int main(int argc, char **argv)
             if (fd == listener)
                 accept_some(ep, fd);
             else if (fd == redis)
-                hear_redis(fd);
+                on_redis(fd);
             else
-                hear(fd);
+                on_client(fd);
         }
     }
 }
