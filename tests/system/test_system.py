@@ -1,11 +1,12 @@
-"""The whole system in one event loop: one body for every shape and channel.
+"""The whole system in one event loop: each test runs in every shape and over every channel.
 
-Over memory the clock is trio's and jumps; over Redis the server is real, and so is the time.
+Over memory the time is virtual (trio's MockClock); over Redis server and time are real.
 """
 
 import itertools
+import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,11 +15,16 @@ import pytest
 import trio.testing
 
 from hello.channel import open_channel
+from hello.feed import BLOCK_BYTES
 from hello.testing import SHAPES, Client, Closed, CuttableChannel, Process, Refused, System, running
+from hello.testing.conformance import make_message
 from tests.faults.rollout import roll_out
 from tests.redis_server import RedisServer
 
-LIMIT_SECONDS = 60.0  # no test hangs
+HISTORY = 1000  # entries
+PENDING = 400  # messages: several blocks of the feed, and few enough that none is trimmed meanwhile
+LIMIT_SECONDS = 60.0  # nothing hangs
+NOTIFIED_SECONDS = 6.0  # from the last reply of Redis to `status: down` in every client
 QUICK = {"interval_min": "0.01", "interval_max": "0.05"}
 
 
@@ -45,7 +51,7 @@ def server(combination: tuple[str, str], request: pytest.FixtureRequest) -> Redi
 
 @pytest.fixture
 async def channel(server: RedisServer | None) -> AsyncIterator[CuttableChannel]:
-    async with open_channel(server.url if server else "memory://", history=1000) as opened:
+    async with open_channel(server.url if server else "memory://", history=HISTORY) as opened:
         yield CuttableChannel(opened)
 
 
@@ -61,7 +67,7 @@ def ids(client: Client) -> list[str]:
 
 
 def assert_perfect(*clients: Client) -> None:
-    """Each has shown the same messages in the same order, none twice, without a gap."""
+    """All clients have shown the same messages in the same order, none twice, without a gap."""
     for client in clients:
         assert ids(client) == ids(clients[0])
         assert len(set(ids(client))) == len(client.shown)
@@ -72,8 +78,8 @@ def assert_perfect(*clients: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/ws", "/events"])
-async def test_every_browser_shows_every_broadcast_once_and_in_order(system: System, path: str) -> None:
-    """Whichever relay it looks at, whenever it came, over either stream."""
+async def test_exactly_once(system: System, path: str) -> None:
+    """Every client shows every message once and in order, at any relay, over either stream."""
     first, late = Client(), Client()
     async with first.open(system.relays[0], path):
         await first.until_shown(20)
@@ -88,8 +94,8 @@ async def test_every_browser_shows_every_broadcast_once_and_in_order(system: Sys
         assert 0 <= message["relayed_at"] - message["sent_at"] < 10_000
 
 
-async def test_a_browser_that_comes_back_misses_nothing(system: System) -> None:
-    """Positions are good at every relay and over both streams."""
+async def test_resume(system: System) -> None:
+    """A client that reconnects misses nothing: a position is valid at every relay and over both streams."""
     wanderer, steady = Client(), Client()
     async with steady.open(system.relays[0]):
         for visit in range(6):
@@ -101,8 +107,8 @@ async def test_a_browser_that_comes_back_misses_nothing(system: System) -> None:
     assert_perfect(wanderer, steady)
 
 
-async def test_a_channel_that_was_away_costs_nothing(system: System, channel: CuttableChannel) -> None:
-    """Browsers are told, processes stay ready, and afterwards the broadcaster goes on where it was."""
+async def test_channel_outage(system: System, channel: CuttableChannel) -> None:
+    """Clients are notified, processes stay ready, and no message is lost."""
     client = Client()
     async with client.open(system.relays[0]):
         await client.until_shown(5)
@@ -118,8 +124,25 @@ async def test_a_channel_that_was_away_costs_nothing(system: System, channel: Cu
     assert_perfect(client)
 
 
-async def test_another_relay_takes_over_from_one_that_was_killed(system: System) -> None:
-    """Whether it is there already or has to be started, the client goes on after its last position."""
+@pytest.mark.parametrize("combination", ["combined-redis"], indirect=True)
+async def test_silent_redis(system: System, server: RedisServer) -> None:
+    """The same if Redis keeps its connections and sends nothing, which clients are notified of within 6 s."""
+    client = Client()
+    async with client.open(system.relays[0]):
+        await client.until_shown(5)
+        server.pause()
+        with anyio.fail_after(NOTIFIED_SECONDS):
+            await client.until_channel("down")
+        assert (await system.relays[0].get("/readyz")).status == 200
+        server.resume()
+        await client.until_channel("up")
+        await client.until_shown(len(client.shown) + 5)
+        assert (await system.relays[0].get("/readyz")).status == 200
+    assert_perfect(client)
+
+
+async def test_resume_after_kill(system: System) -> None:
+    """A client of a killed relay continues at another one after its last position."""
     client = Client()
     actors = system.relays[0].actors
     async with client.open(system.relays[0]):
@@ -134,9 +157,11 @@ async def test_another_relay_takes_over_from_one_that_was_killed(system: System)
     assert_perfect(client)
 
 
-async def test_a_process_that_is_told_to_stop_drains(system: System) -> None:
-    """Not ready, newcomers refused, everybody moved with 1012 after what was owed, and then the end."""
+async def test_drain(system: System, channel: CuttableChannel) -> None:
+    """A process that stops is not ready, refuses new clients, and closes each client after all that is pending."""
     relay, client, events = system.relays[0], Client(), Client()
+    for number in range(PENDING):
+        await channel.publish(make_message(number))
     async with client.open(relay), events.open(relay, "/events"):
         await client.until_shown(3)
         await events.until_shown(3)
@@ -154,63 +179,65 @@ async def test_a_process_that_is_told_to_stop_drains(system: System) -> None:
         assert answer.body.startswith("retry: ")
         for watcher, code in ((client, 1012), (events, None)):
             assert await watcher.until_closed() == code
+            assert f"test-{PENDING - 1}" in ids(watcher)
+            assert sum(len(json.dumps(message)) for message in watcher.shown) > 3 * BLOCK_BYTES
     await relay.ended.wait()
     assert_perfect(client)
     assert_perfect(events)
 
 
 class Onlookers:
-    """Browsers that stay, each at any relay that is ready, and what they note while others start and stop processes."""
+    """Clients that stay while processes start and stop, each at any relay that is ready, and what they noted."""
 
     def __init__(self, system: System, count: int) -> None:
         self.clients = [Client() for _ in range(count)]
         self.closes: list[tuple[str, int | None]] = []
-        self.told_to_stop: set[str] = set()  # instances
+        self.stopped: set[str] = set()  # instances that were asked to stop
         self._system = system
-        self._turn = itertools.count()
+        self._next_relay = itertools.count()
         self._goal = math.inf  # messages
-        self._seen = anyio.Event()  # each time that any client has taken in a frame
+        self._progress = anyio.Event()  # set, and replaced, each time that a client has received a frame
 
-    async def look(self, client: Client, path: str) -> None:
-        """Connect, and again after each close, until as many messages were shown as `finish` says."""
+    async def follow(self, client: Client, path: str) -> None:
+        """Connect, and reconnect after each close, until the client has shown as many messages as `finish` demands."""
         while len(client.shown) < self._goal:
             relays = await self._ready_relays()
-            with suppress(Refused):  # it was told to stop since
-                async with client.open(relays[next(self._turn) % len(relays)], path):
+            with suppress(Refused):  # the relay began to drain a moment ago
+                async with client.open(relays[next(self._next_relay) % len(relays)], path):
                     try:
                         while len(client.shown) < self._goal:
-                            await self._step(client)
+                            await self._receive(client)
                     except Closed as closed:
                         self.closes.append((path, closed.code))
 
-    async def see_more(self, count: int) -> None:
-        """Return once each client has shown so many more messages than any has now."""
+    async def until_more(self, count: int) -> None:
+        """Return once each client has shown `count` messages more than any client has shown now."""
         goal = max(len(client.shown) for client in self.clients) + count
         while any(len(client.shown) < goal for client in self.clients):
-            await self._seen.wait()
+            await self._progress.wait()
 
     def finish(self) -> None:
-        """Let each go once it has shown what any has, and some more."""
+        """Let each client leave once it has shown 10 messages more than any client has shown now."""
         self._goal = max(len(client.shown) for client in self.clients) + 10
 
     async def end(self, process: Process) -> None:
-        """Tell it to stop, and return once it has ended by itself; an error in it would end the test.
+        """Stop the process, and return once it has ended by itself.
 
-        Some messages are seen first, so that whoever speaks beside the one that has the voice is heard.
+        Some messages are shown first, so that a broadcaster that publishes beside the leader is noticed.
         """
-        await self.see_more(5)
-        self.told_to_stop.add(process.instance)
+        await self.until_more(5)
+        self.stopped.add(process.instance)
         process.terminate()
         await process.ended.wait()
 
-    async def _step(self, client: Client) -> None:
+    async def _receive(self, client: Client) -> None:
         await self._ready_relays()
         before = client.shown[-1:]
         frame = await client.receive()
-        self._seen.set()
-        self._seen = anyio.Event()
+        self._progress.set()
+        self._progress = anyio.Event()
         if before and frame["type"] == "message" and frame["broadcaster"] != before[0]["broadcaster"]:
-            assert before[0]["broadcaster"] in self.told_to_stop, "another one spoke while it had the voice"
+            assert before[0]["broadcaster"] in self.stopped, "another broadcaster published beside the leader"
 
     async def _ready_relays(self) -> list[Process]:
         serving = [relay for relay in self._system.relays if "public" in relay.apps]
@@ -219,13 +246,22 @@ class Onlookers:
         return ready
 
 
-async def assert_costs_nothing(channel: CuttableChannel, shape: str, *others: str) -> None:
-    """Roll from a shape out to others, one after the other: a relay is ready at every moment, one broadcaster speaks at
-    a time, and each client is moved with 1012 (or the end of its events), and shows every message once and in order.
+def broadcasters(client: Client) -> list[str]:
+    """Return the instances whose messages the client has shown; one that came back is there twice."""
+    return [instance for instance, _ in itertools.groupby(message["broadcaster"] for message in client.shown)]
 
-    So do one that was away meanwhile, and one that comes afterwards.
+
+@pytest.mark.parametrize("change", ["restart", "switch"])
+async def test_rollout(combination: tuple[str, str], channel: CuttableChannel, change: str) -> None:
+    """A rollout costs nothing, to new processes of the same shape, or to the other shape and back.
+
+    A relay is ready at every moment, one broadcaster publishes at a time, and each client is closed with 1012 (or the
+    end of its events) and shows every message. So does a client that was away meanwhile, and a new one.
     """
-    async with running(shape, channel, **QUICK, drain_seconds=1) as system:
+    here = combination[0]
+    there = next(shape for shape in SHAPES if shape != here)
+    targets = [here] if change == "restart" else [there, here]
+    async with running(here, channel, **QUICK, drain_seconds=1) as system:
         onlookers, first = Onlookers(system, 8), [process.instance for process in system.processes]
         away, newcomer = Client(), Client()
         async with away.open(system.relays[0]):
@@ -233,69 +269,48 @@ async def assert_costs_nothing(channel: CuttableChannel, shape: str, *others: st
         with anyio.fail_after(LIMIT_SECONDS):
             async with anyio.create_task_group() as group:
                 for client, path in zip(onlookers.clients, itertools.cycle(["/ws", "/events"]), strict=False):
-                    group.start_soon(onlookers.look, client, path)
-                for other in others:
-                    await onlookers.see_more(10)
+                    group.start_soon(onlookers.follow, client, path)
+                for target in targets:
+                    await onlookers.until_more(10)
                     old = {process: process.actors for process in system.processes if not process.ended.is_set()}
-                    await roll_out(old, SHAPES[other], start=system.start, end=onlookers.end)
+                    await roll_out(old, SHAPES[target], start=system.start, end=onlookers.end)
                     now = [process.actors for process in system.processes if not process.ended.is_set()]
-                    assert sorted(now) == sorted(SHAPES[other])
-                await onlookers.see_more(10)
+                    assert sorted(now) == sorted(SHAPES[target])
+                await onlookers.until_more(10)
                 onlookers.finish()
             for client in (away, newcomer):
                 async with client.open(system.relays[-1]):
                     await client.until_shown(len(onlookers.clients[0].shown))
     assert_perfect(*onlookers.clients, away, newcomer)
-    shown = onlookers.clients[0].shown
-    speakers = [speaker for speaker, _ in itertools.groupby(message["broadcaster"] for message in shown)]
-    assert len(set(speakers)) == len(speakers) > len(others), "none speaks again after another one"
-    assert not set(first) & {shown[-1]["broadcaster"], shown[-1]["relay"]}
+    leaders, last = broadcasters(newcomer), newcomer.shown[-1]
+    assert len(set(leaders)) == len(leaders) > len(targets), "a broadcaster published again after another one"
+    assert not set(first) & {last["broadcaster"], last["relay"]}
     assert set(onlookers.closes) == {("/ws", 1012), ("/events", None)}
-    assert len(onlookers.closes) >= len(others) * len(onlookers.clients), "each was moved each time"
+    assert len(onlookers.closes) >= len(targets) * len(onlookers.clients), "a client was not closed in each rollout"
 
 
-async def test_a_rollout_costs_no_browser_anything(combination: tuple[str, str], channel: CuttableChannel) -> None:
-    """Each process is replaced, as `kubectl rollout restart` does it."""
-    await assert_costs_nothing(channel, combination[0], combination[0])
-
-
-async def test_a_switch_of_shapes_costs_no_browser_anything(
-    combination: tuple[str, str], channel: CuttableChannel
-) -> None:
-    """There and back, as `kubectl apply -k` of the other overlay does it."""
-    here = combination[0]
-    there = next(shape for shape in SHAPES if shape != here)
-    await assert_costs_nothing(channel, here, there, here)
-
-
-@pytest.mark.parametrize(("how", "seconds"), [("killed", 5.0), ("told to stop", 2.0)])
-async def test_of_several_broadcasters_one_speaks(system: System, how: str, seconds: float) -> None:
-    """The others are ready and wait; when it ends another one goes on within seconds, and nothing is disturbed."""
+@pytest.mark.parametrize(("end", "seconds"), [(Process.kill, 5.0), (Process.terminate, 2.0)], ids=["kill", "terminate"])
+async def test_one_leader(system: System, end: Callable[[Process], None], seconds: float) -> None:
+    """Of two broadcasters one publishes; when it ends, the other one is the leader within seconds."""
     first = next(process for process in system.processes if "broadcaster" in process.actors)
     second = await system.start("broadcaster,relay")
     client = Client()
     async with client.open(second):
         await client.until_shown(20)
-        assert {message["broadcaster"] for message in client.shown} == {first.instance}
-        if how == "killed":
-            first.kill()
-        else:
-            first.terminate()
-        told = anyio.current_time()
+        assert broadcasters(client) == [first.instance]
+        end(first)
+        ended_at = anyio.current_time()
         while client.shown[-1]["broadcaster"] != second.instance:
             await client.receive()
-        assert anyio.current_time() - told <= seconds
+        assert anyio.current_time() - ended_at <= seconds
         await client.until_shown(len(client.shown) + 20)
     assert_perfect(client)
-    speakers = [speaker for speaker, _ in itertools.groupby(message["broadcaster"] for message in client.shown)]
-    assert speakers == [first.instance, second.instance]
+    assert broadcasters(client) == [first.instance, second.instance]
     assert "hello_leader 1.0" in (await second.get("/metrics")).body
 
 
-async def test_a_process_is_ready_once_its_actors_have_started(
-    combination: tuple[str, str], channel: CuttableChannel
-) -> None:
-    """Without a channel it is alive and not ready, and can be stopped; with one it becomes ready."""
+async def test_ready(combination: tuple[str, str], channel: CuttableChannel) -> None:
+    """Without a channel a process is alive and not ready, and can be stopped; with the channel it becomes ready."""
     channel.cut()
     async with anyio.create_task_group() as group:
         system = System(channel, QUICK, group)
@@ -314,24 +329,25 @@ async def test_a_process_is_ready_once_its_actors_have_started(
         group.cancel_scope.cancel()
 
 
-async def test_metrics_tell_what_happened(system: System) -> None:
-    """Published, relayed, clients, time to the relay, and the state of the channel."""
-    client, speaker = Client(), system.processes[-1]
+async def metrics(process: Process) -> dict[str, float]:
+    lines = (await process.get("/metrics")).body.splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+
+async def test_metrics(system: System) -> None:
+    """The metrics count what was published, relayed and lost, and show the clients and the channel."""
+    client, last = Client(), system.processes[-1]
     async with client.open(system.relays[0]):
         await client.until_shown(5)
-        text = (await system.relays[0].get("/metrics")).body
-        numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        assert float(numbers["hello_messages_relayed_total"]) >= 5
-        assert float(numbers["hello_relay_seconds_count"]) >= 5
-        assert float(numbers["hello_clients"]) == 1
-        assert float(numbers["hello_slow_clients"]) == 0
-        assert float(numbers['hello_gaps_total{reader="client"}']) == 0
-        assert float(numbers['hello_channel_up{actor="relay"}']) == 1
-        assert 0 <= float(numbers['hello_channel_last_reply_age_seconds{actor="relay"}']) < LIMIT_SECONDS
-    late = await system.start("relay")
-    relayed = (await late.get("/metrics")).body.split("\nhello_messages_relayed_total ")[1].split("\n")[0]
-    assert float(relayed) < 5, "what the channel kept is history, and was not relayed by this relay"
-    spoken = (await speaker.get("/metrics")).body
-    assert 'hello_channel_up{actor="broadcaster"} 1.0' in spoken
-    published = float(spoken.split("\nhello_messages_published_total ")[1].split("\n")[0])
-    assert published >= 4, "the relay may hear a message before the broadcaster hears that it was accepted"
+        relay = await metrics(system.relays[0])
+    assert relay["hello_messages_relayed_total"] >= 5
+    assert relay["hello_relay_seconds_count"] >= 5
+    assert relay["hello_clients"] == 1
+    assert relay["hello_slow_clients"] == relay['hello_gaps_total{reader="client"}'] == 0
+    assert relay['hello_channel_up{actor="relay"}'] == 1
+    assert 0 <= relay['hello_channel_last_reply_age_seconds{actor="relay"}'] < LIMIT_SECONDS
+    late = await metrics(await system.start("relay"))
+    assert late["hello_messages_relayed_total"] < 5, "messages from before its start are history: it did not relay them"
+    broadcaster = await metrics(last)
+    assert broadcaster['hello_channel_up{actor="broadcaster"}'] == 1
+    assert broadcaster["hello_messages_published_total"] >= 4, "the reply to the fifth may be pending"
