@@ -24,7 +24,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def missing(reason: str) -> None:
-    """Skip the test for want of a tool, and say which; in CI, where all tools are installed, fail it."""
+    """Skip the test, since a tool is missing; fail it in CI, where all tools are installed."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -32,7 +32,7 @@ def missing(reason: str) -> None:
 
 @pytest.fixture(params=["asyncio", "uvloop", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    """Every test of async code runs on all three event loops, unless it names one."""
+    """Run each async test on all three event loops, unless its module names one."""
     match request.param:
         case "uvloop":
             return "asyncio", {"use_uvloop": True}
@@ -42,7 +42,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A running Redis server of this test's own."""
+    """Start a Redis server for this test."""
     try:
         server = RedisServer(tmp_path)
     except NoRedisServer as reason:

@@ -1,4 +1,4 @@
-"""The files of the README's "Make it your own", as somebody would write them into a folder. It runs nothing."""
+"""The files of the README's "Make it your own". It must not run them."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ def files() -> dict[str, str]:
 
 
 def write(folder: Path) -> None:
-    """Write them into this folder, whose sibling `hello` is this repository."""
+    """Write the files into this folder, and link its sibling `hello` to this repository."""
     for name, text in files().items():
         (folder / name).write_text(text)
     (folder.parent / "hello").symlink_to(ROOT)

@@ -1,4 +1,4 @@
-"""A real `hello` process, started as people start it. It knows nothing of what the process does."""
+"""Real `hello` processes. It must not know what a process does."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Self
 
-START_SECONDS = 20.0  # from the command to ready; half a second where nothing else runs
+START_SECONDS = 20.0  # from the command to ready; half a second on an idle machine
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ports that nobody listens at."""
+    """Return `count` different ports that are not in use."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -28,7 +28,7 @@ def free_ports(count: int) -> list[int]:
 class HelloProcess:
     """`python -m hello` with these settings (`interval_min="0.1"`), at ports of its own that it keeps over restarts.
 
-    With a `log` its output is appended to this file, else it is in `output` once it has ended; a process that is to say
+    Its output is appended to the file `log`, or else is in `output` once the process has ended. A process that writes
     more than a pipe holds (64 KiB) needs the file. Leaving its `with` kills it.
     """
 
@@ -50,7 +50,7 @@ class HelloProcess:
         return f"http://127.0.0.1:{self.port}/"
 
     def launch(self, environment: Mapping[str, str] | None = None) -> Self:
-        """Start it and do not wait for it."""
+        """Start the process, and do not wait until it is ready."""
         named = {f"HELLO_{name.upper()}": value for name, value in self.settings.items()}
         with self._log.open("a") if self._log else nullcontext(subprocess.PIPE) as output:
             self._process = subprocess.Popen(
@@ -63,30 +63,30 @@ class HelloProcess:
         return self
 
     def exit_code(self) -> int | None:
-        """The code that it ended with, if it has ended by itself or by a signal and nobody has waited for it yet."""
+        """Return the exit code, or None if the process runs or was already waited for."""
         return None if self._process is None else self._process.poll()
 
     def start(self) -> Self:
-        """Start it and return once it is ready."""
+        """Start the process, and return once it is ready."""
         self.launch()
         self.wait_for("/readyz", 200)
         return self
 
     def wait_for(self, path: str, status: int) -> None:
-        """Return once the ops server answers with this status; if it never does, the process is killed."""
+        """Return once the ops server answers with this status; kill the process if it does not within START_SECONDS."""
         deadline = time.monotonic() + START_SECONDS
         while (found := self.status(path)) != status:
             if self.exit_code() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise AssertionError(f"{path} answers {found} rather than {status}:\n{self.output}")
-            time.sleep(0.02)  # between two looks at a process: there is no event to wait for
+            time.sleep(0.02)  # between two requests: the process gives no event to wait for
 
     def page(self) -> str:
-        """What a browser is given at the page's address."""
+        """Return the HTML of the page."""
         return self._get(self.url)[1]
 
     def status(self, path: str) -> int | None:
-        """The status that the ops server answers with, or None while it does not answer."""
+        """Return the status with which the ops server answers, or None if it does not answer."""
         try:
             return self._get(f"http://127.0.0.1:{self.ops_port}{path}")[0]
         except urllib.error.HTTPError as error:
@@ -96,7 +96,7 @@ class HelloProcess:
             return None
 
     def metrics(self) -> dict[str, float]:
-        """What it measures of itself, by name and labels as they stand in /metrics."""
+        """Return the metrics of the process, by name and labels as in /metrics."""
         _, text = self._get(f"http://127.0.0.1:{self.ops_port}/metrics")
         rows = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in rows}
@@ -111,7 +111,7 @@ class HelloProcess:
         self._process.send_signal(number)
 
     def wait(self, seconds: float = 30.0) -> int:
-        """The exit code, once it has ended."""
+        """Return the exit code once the process has ended."""
         assert self._process is not None
         output, _ = self._process.communicate(timeout=seconds)
         self.output = self._log.read_text() if self._log else output
@@ -120,12 +120,12 @@ class HelloProcess:
         return code
 
     def terminate(self) -> int:
-        """SIGTERM; the exit code once it has drained."""
+        """Send SIGTERM, and return the exit code once the process has drained."""
         self.signal(signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
-        """SIGKILL; nothing happens if it has ended."""
+        """Send SIGKILL; nothing happens if the process has ended."""
         if self._process is not None:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGKILL)

