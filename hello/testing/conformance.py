@@ -1,6 +1,7 @@
 """The promises of `hello.channel`, one check each, for any backend. It must not name a backend, or need pytest.
 
-Tasks are ordered by what they have received: no check waits for luck. A check runs on the current event loop.
+Tasks are ordered by what they have received: no check sleeps for luck. A check runs on the current event loop, in real
+or virtual time.
 """
 
 import itertools

@@ -49,7 +49,7 @@ def main() -> int:
         _print(f"`ulimit -Hn` allows {most:,} connections: the number of clients is reduced to that")
     server_core, load_core = cores()
     if server_core == load_core:
-        _print("server and load share the only core: the figures mean little")
+        _print("server and load share the only core: the results mean little")
     try:
         with TemporaryDirectory(prefix="hello-bench-") as directory, pinned(load_core):
             return _run(arguments, size, most, Path(directory))
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description="Measure hello's fan-out beside the floor (one write() per delivery in C) and the installed peers.",
-        epilog="table: all figures of all servers. pairs: CPU per delivery of floor and hello, in short rounds. sizes:"
+        epilog="table: all metrics of all servers. pairs: CPU per delivery of floor and hello, in short rounds. sizes:"
         " CPU and memory by the number of clients. Of hello alone: idle (many clients and no message), firehose (20,000"
         " msg/s), stampede (many clients resume at once), soak (memory over a long time).",
     )

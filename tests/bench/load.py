@@ -1,4 +1,4 @@
-"""The load tool `wsload`: its command line, and its output as objects. It must not know figures or tables."""
+"""The load tool `wsload`: its command line, and its output as objects. It must not know metrics or tables."""
 
 import json
 import subprocess

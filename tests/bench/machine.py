@@ -1,6 +1,6 @@
 """What a measurement needs from the machine: cores, file descriptors, a C compiler, processes and their memory.
 
-It must not know servers or figures.
+It must not know servers or metrics.
 """
 
 import os

@@ -59,7 +59,7 @@ def points(results: Mapping[str, Any]) -> list[Point]:
     """Return the points of the results, in the order in which they were measured."""
     found: dict[tuple[str, int], list[Mapping[str, float]]] = {}
     for sample in results["samples"]:
-        found.setdefault((sample["server"], sample["clients"]), []).append(sample["figures"])
+        found.setdefault((sample["server"], sample["clients"]), []).append(sample["metrics"])
     return [
         Point(server, clients, *(statistics.median(row[key] for row in rows) for key in ("cpu", "memory")))
         for (server, clients), rows in found.items()

@@ -4,36 +4,36 @@ import statistics
 from collections.abc import Callable, Iterator
 
 from tests.bench.load import Losses
-from tests.bench.rounds import FIGURES, GIVE_UP_SECONDS, Figure, Sample, Samples, Size, median
+from tests.bench.rounds import GIVE_UP_SECONDS, METRICS, Metric, Sample, Samples, Size, median
 from tests.bench.servers import FLOOR
 
-BOUND = "+"  # mark of a figure that the load tool limited: its core was full, and the server's was not
+BOUND = "+"  # mark of a metric that the load tool limited: its core was full, and the server's was not
 
 
 def overview(samples: Samples, size: Size) -> Iterator[str]:
-    """Return all figures: each with its spread, then the medians side by side, then the losses."""
-    for figure in FIGURES:
-        title = figure.title.format(clients=size.clients, many_clients=size.many_clients)
+    """Return all metrics: each with its spread, then the medians side by side, then the losses."""
+    for metric in METRICS:
+        title = metric.title.format(clients=size.clients, many_clients=size.many_clients)
         yield ""
-        yield f"{title}, {figure.unit}"
-        yield from spread(samples, figure)
+        yield f"{title}, {metric.unit}"
+        yield from spread(samples, metric)
     yield ""
     yield from side_by_side(samples)
     yield ""
     yield from lost(samples)
 
 
-def spread(samples: Samples, figure: Figure) -> Iterator[str]:
-    """Return one figure of each server, over the rounds."""
-    yield f"  {'':<24}{'median':>11}{'min':>11}{'max':>11}" + (f"{'x floor':>11}" if figure.to_floor else "")
+def spread(samples: Samples, metric: Metric) -> Iterator[str]:
+    """Return one metric of each server, over the rounds."""
+    yield f"  {'':<24}{'median':>11}{'min':>11}{'max':>11}" + (f"{'x floor':>11}" if metric.to_floor else "")
     for server, rows in by_server(samples).items():
-        values = [row.figures[figure.key] for row in rows]
+        values = [row.metrics[metric.key] for row in rows]
         line = f"  {server:<24}" + "".join(
             f"{number(value):>11}" for value in (statistics.median(values), min(values), max(values))
         )
-        if figure.to_floor and (ratio := to_floor(samples, server, figure.key)) is not None:
+        if metric.to_floor and (ratio := to_floor(samples, server, metric.key)) is not None:
             line += f"{ratio:>11.2f}"
-        yield line + (f" {BOUND}" if any(figure.key in row.bound for row in rows) else "")
+        yield line + (f" {BOUND}" if any(metric.key in row.bound for row in rows) else "")
 
 
 def side_by_side(samples: Samples) -> Iterator[str]:
@@ -68,18 +68,18 @@ def side_by_side(samples: Samples) -> Iterator[str]:
 def pairs(samples: Samples) -> Iterator[str]:
     """Return one line for each round, then the medians."""
     servers = by_server(samples)
-    (figure,) = (figure for figure in FIGURES if figure.key == "cpu_100")
+    (metric,) = (metric for metric in METRICS if metric.key == "cpu_100")
     yield "round " + "".join(f"{server:>20}" for server in servers)
     for round_ in sorted({row.round for row in samples.rows}):
         cells = []
         for server, rows in servers.items():
-            value = next((row.figures["cpu_100"] for row in rows if row.round == round_), None)
+            value = next((row.metrics["cpu_100"] for row in rows if row.round == round_), None)
             ratio = ratios(samples, server, "cpu_100").get(round_)
             cell = "" if value is None else number(value)
             cells.append(f"{cell}{'' if ratio is None else f' ({ratio:.2f})':>8}")
         yield f"{round_:>5} " + "".join(f"{cell:>20}" for cell in cells)
     yield ""
-    yield from spread(samples, figure)
+    yield from spread(samples, metric)
     yield ""
     yield from lost(samples)
 
@@ -124,11 +124,11 @@ def to_floor(samples: Samples, server: str, key: str) -> float | None:
 
 def ratios(samples: Samples, server: str, key: str) -> dict[int, float]:
     """Return the ratio to the floor, by round."""
-    floor = {row.round: row.figures[key] for row in samples.rows if row.server == FLOOR}
+    floor = {row.round: row.metrics[key] for row in samples.rows if row.server == FLOOR}
     if server == FLOOR:
         return {}
     return {
-        row.round: row.figures[key] / floor[row.round]
+        row.round: row.metrics[key] / floor[row.round]
         for row in samples.rows
         if row.server == server and floor.get(row.round)
     }

@@ -40,7 +40,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """One quantity that is measured for every server."""
 
     key: str
@@ -49,28 +49,28 @@ class Figure:
     to_floor: bool = False  # True if the ratio to the floor is shown
 
 
-FIGURES = (
-    Figure("cpu_20", "CPU per delivery, 20 msg/s x {clients:,}", "us", to_floor=True),
-    Figure("cpu_100", "CPU per delivery, 100 msg/s x {clients:,}", "us", to_floor=True),
-    Figure("window_8", "8 messages in flight x {clients:,}", "deliveries/s", to_floor=True),
-    Figure("open_1000", "1,000 msg/s x {clients:,}, open loop", "deliveries/s"),
-    Figure("open_1000_p99", "the same: latency, 99th percentile", "ms"),
-    Figure("connect_cpu", "{many_clients:,} clients connect: CPU of the server", "s"),
-    Figure("connect_wall", "the same: time", "s"),
-    Figure("memory", "memory per client at {many_clients:,}", "KiB"),
-    Figure("slowest", "until the slowest of {many_clients:,} has a message", "ms", to_floor=True),
+METRICS = (
+    Metric("cpu_20", "CPU per delivery, 20 msg/s x {clients:,}", "us", to_floor=True),
+    Metric("cpu_100", "CPU per delivery, 100 msg/s x {clients:,}", "us", to_floor=True),
+    Metric("window_8", "8 messages in flight x {clients:,}", "deliveries/s", to_floor=True),
+    Metric("open_1000", "1,000 msg/s x {clients:,}, open loop", "deliveries/s"),
+    Metric("open_1000_p99", "the same: latency, 99th percentile", "ms"),
+    Metric("connect_cpu", "{many_clients:,} clients connect: CPU of the server", "s"),
+    Metric("connect_wall", "the same: time", "s"),
+    Metric("memory", "memory per client at {many_clients:,}", "KiB"),
+    Metric("slowest", "until the slowest of {many_clients:,} has a message", "ms", to_floor=True),
 )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One server in one round; `bound` names the figures that the load tool limited, not the server."""
+    """One server in one round; `bound` names the metrics that the load tool limited, not the server."""
 
     server: str
     language: str
     round: int
     clients: int
-    figures: dict[str, float]
+    metrics: dict[str, float]
     losses: Losses
     bound: list[str] = field(default_factory=list)
 
@@ -112,7 +112,7 @@ def started(server: Server, logs: Path) -> Iterator[tuple[Running, Channel]]:
 
 
 def everything(load: Load, server: Server, size: Size, logs: Path, number: int) -> Iterator[Sample]:
-    """Measure all figures of the table in two starts: one with `size.clients`, one with `size.many_clients`."""
+    """Measure all metrics of the table in two starts: one with `size.clients`, one with `size.many_clients`."""
     rates = [_open_loop(20, size.seconds), _open_loop(100, size.seconds)]
     phases = [*rates, f"window_8:window=8:dur={size.seconds}", _open_loop(1000, size.seconds)]
     with started(server, logs) as (running, channel):
@@ -122,7 +122,7 @@ def everything(load: Load, server: Server, size: Size, logs: Path, number: int) 
     with started(server, logs) as (running, channel):
         phases = [f"slowest:rate=1:count={messages}"]
         many = load.run(server, running, channel, size.many_clients, phases, *GIVE_UP, seconds=messages)
-    figures = {
+    metrics = {
         "cpu_20": at_20.server_cpu_us_per_delivery,
         "cpu_100": at_100.server_cpu_us_per_delivery,
         "window_8": window.deliveries_per_s,
@@ -134,7 +134,7 @@ def everything(load: Load, server: Server, size: Size, logs: Path, number: int) 
         "slowest": many.phases[0].slowest_p50_ms,
     }
     bound = [key for key, phase in (("window_8", window), ("open_1000", at_1000)) if _bound(phase)]
-    yield Sample(server.name, server.language, number, size.clients, figures, run.losses + many.losses, bound)
+    yield Sample(server.name, server.language, number, size.clients, metrics, run.losses + many.losses, bound)
 
 
 def cpu_at_100(load: Load, server: Server, size: Size, logs: Path, number: int) -> Iterator[Sample]:
@@ -142,8 +142,8 @@ def cpu_at_100(load: Load, server: Server, size: Size, logs: Path, number: int) 
     with started(server, logs) as (running, channel):
         phases = [_open_loop(100, size.seconds)]
         run = load.run(server, running, channel, size.clients, phases, *GIVE_UP, seconds=size.seconds)
-    figures = {"cpu_100": run.phases[0].server_cpu_us_per_delivery}
-    yield Sample(server.name, server.language, number, size.clients, figures, run.losses)
+    metrics = {"cpu_100": run.phases[0].server_cpu_us_per_delivery}
+    yield Sample(server.name, server.language, number, size.clients, metrics, run.losses)
 
 
 def sizes_up_to(most: int) -> list[int]:
@@ -163,17 +163,17 @@ def by_size(sizes: list[int]) -> Measure:
                 seconds = max(size.seconds, SIZES_MESSAGES / rate)
                 phases = [_open_loop(rate, seconds)]
                 run = load.run(server, running, channel, clients, phases, *GIVE_UP, seconds=seconds)
-            yield Sample(server.name, server.language, number, clients, _size_figures(run), run.losses)
+            yield Sample(server.name, server.language, number, clients, _size_metrics(run), run.losses)
 
     return measure
 
 
 def median(rows: list[Sample], key: str) -> float:
-    """Return the median of one figure over the rounds of one server."""
-    return statistics.median(row.figures[key] for row in rows)
+    """Return the median of one metric over the rounds of one server."""
+    return statistics.median(row.metrics[key] for row in rows)
 
 
-def _size_figures(run: Run) -> dict[str, float]:
+def _size_metrics(run: Run) -> dict[str, float]:
     return {"cpu": run.phases[0].server_cpu_us_per_delivery, "memory": run.server_rss_kib_per_conn}
 
 

@@ -1,4 +1,4 @@
-"""Smoke tests of the bench: its command, its load tool, its tables and its plot. The figures are not promises."""
+"""Smoke tests of the bench: its command, its load tool, its tables and its plot. The metrics are not promises."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.bench.load import Load, Losses, open_channel
 from tests.bench.machine import Unfit, build
 from tests.bench.plot import draw, points
 from tests.bench.report import number, to_floor
-from tests.bench.rounds import FIGURES, Sample, Samples
+from tests.bench.rounds import METRICS, Sample, Samples
 from tests.bench.servers import Running, Server
 from tests.conftest import missing
 from tests.redis_server import NoRedisServer, RedisServer, redis_program
@@ -55,7 +55,7 @@ def bench(*options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.usefixtures("tools")
 def test_table(tmp_path: Path) -> None:
-    """The table has every figure of floor and hello, neither lost a message, and the exit code is 0."""
+    """The table has every metric of floor and hello, neither lost a message, and the exit code is 0."""
     results = tmp_path / "results.json"
     ended = bench(*SMALL, "--only", "floor,hello", "--json", str(results))
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -64,12 +64,12 @@ def test_table(tmp_path: Path) -> None:
     for server in ("floor", "hello"):
         row = re.search(rf"^\| {server} (.+)\|$", ended.stdout, re.MULTILINE)
         assert row is not None
-        assert len(row[1].split("|")) == len(FIGURES) + 3  # the language, and two ratios
+        assert len(row[1].split("|")) == len(METRICS) + 3  # the language, and two ratios
     samples = json.loads(results.read_text())["samples"]
     assert [sample["server"] for sample in samples] == ["floor", "hello"]
     for sample in samples:
-        assert sample["figures"].keys() == {figure.key for figure in FIGURES}
-        assert sample["figures"]["cpu_100"] > 0
+        assert sample["metrics"].keys() == {metric.key for metric in METRICS}
+        assert sample["metrics"]["cpu_100"] > 0
 
 
 @pytest.mark.usefixtures("tools")
@@ -151,7 +151,7 @@ def test_plot() -> None:
     """The SVG is well-formed, has both colour schemes, and every server at every size; the floor is in one panel."""
     sizes = (10, 100, 20_000)
     rows = [
-        {"server": server, "clients": size, "figures": {"cpu": 5.0, "memory": 2.0}}
+        {"server": server, "clients": size, "metrics": {"cpu": 5.0, "memory": 2.0}}
         for server in ("floor", "hello", "a & b")
         for size in sizes
     ]

@@ -468,16 +468,16 @@ static void on_readable(struct conn *c)
     static char b[READ_BYTES];
     size_t n = c->kept, used = 0;
     memcpy(b, c->input ? c->input : "", n);
-    ssize_t came = recv(c->fd, b + n, sizeof b - n, MSG_DONTWAIT);
-    if (came < 0 && (errno == EAGAIN || errno == EINTR))
+    ssize_t n_read = recv(c->fd, b + n, sizeof b - n, MSG_DONTWAIT);
+    if (n_read < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (came <= 0) {
+    if (n_read <= 0) {
         drop(c);
         return;
     }
     double t = now();
-    n_bytes += (uint64_t)came;
-    n += (size_t)came;
+    n_bytes += (uint64_t)n_read;
+    n += (size_t)n_read;
     if (c->state == UPGRADING) {
         static int reported;
         char *end = memmem(b, n, "\r\n\r\n", 4);
@@ -656,12 +656,12 @@ static void on_answers(void)
 {
     static char b[1 << 16];
     static size_t kept;
-    ssize_t came = recv(pub_fd, b + kept, sizeof b - kept - 1, MSG_DONTWAIT);
-    if (came < 0 && errno == EAGAIN)
+    ssize_t n_read = recv(pub_fd, b + kept, sizeof b - kept - 1, MSG_DONTWAIT);
+    if (n_read < 0 && errno == EAGAIN)
         return;
-    if (came <= 0)
+    if (n_read <= 0)
         die("Redis has closed the publisher's connection");
-    kept += (size_t)came;
+    kept += (size_t)n_read;
     b[kept] = 0;
     char *p = b, *length_end, *position_end;
     while ((length_end = strstr(p, "\r\n"))) {

@@ -117,7 +117,7 @@ class Machine:
             await self.enter(reader)
 
     async def read(self) -> None:
-        """One reader catches up; until its next turn it lags."""
+        """One reader catches up, after it has lagged for some steps."""
         if self.readers:
             await self.read_all(self.draw(st.sampled_from(self.readers)))
 
@@ -134,7 +134,7 @@ class Machine:
                     reader.batches = None
             for channel in self.channels:  # a channel that has not noticed the cut would fail once after the heal
                 with pytest.raises(ChannelLost):
-                    await channel.acquire("nobody")
+                    await channel.acquire("a")
 
     async def heal(self) -> None:
         """The backend comes back with every entry that it had accepted, and the readers resume."""
