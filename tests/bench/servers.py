@@ -18,7 +18,7 @@ from typing import IO
 from tests.bench.machine import Unfit, build, cores, family, pinned
 from tests.processes import free_ports
 from tests.redis_server import RedisServer
-from tests.web.figures import Watched
+from tests.web.measurements import Watched
 
 START_SECONDS = 30.0  # from the start of a peer to its open port
 FLOOR, HELLO = "floor", "hello"

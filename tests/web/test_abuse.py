@@ -19,7 +19,7 @@ from hello.web import http_protocol, server, stream, websocket
 from hello.web.listener import listen
 from hello.web.public import public_app
 from hello.web.websocket import FRAMES_PER_MINUTE
-from tests.web.figures import Onlooker, Watched, eventually, record, until
+from tests.web.measurements import Onlooker, Watched, eventually, record, until
 from tests.web.raw import (
     BINARY,
     CLOSE,

@@ -1,6 +1,6 @@
 """The figures that matter while a server is abused: its memory, another browser's delay, and the time until it ends.
 
-Tests record them. `python -m tests.web.figures` runs the tests beside it and prints a table; its options are pytest's.
+Tests record them. `python -m tests.web.measurements` runs the tests beside it and prints a table; its options are pytest's.
 """
 
 import json

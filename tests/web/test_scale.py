@@ -23,7 +23,7 @@ from hello.system import CLOSE_SECONDS
 from hello.web.listener import MAX_ACCEPTS, RESERVED_FDS
 from hello.web.server import GRACE_SECONDS
 from tests.redis_server import RedisServer
-from tests.web.figures import LOOK_SECONDS, Onlooker, Watched, eventually, record, until
+from tests.web.measurements import LOOK_SECONDS, Onlooker, Watched, eventually, record, until
 from tests.web.raw import (
     CLOSE,
     TEXT,

@@ -26,7 +26,7 @@ from hello.web import server, stream, websocket
 from hello.web.listener import listen
 from hello.web.public import public_app
 from tests.web import raw
-from tests.web.figures import eventually, until
+from tests.web.measurements import eventually, until
 
 LITTLE = 16 * 1024  # bytes that the kernel is to take in for one that does not read
 STALL_SECONDS = 0.3  # instead of 30
@@ -49,7 +49,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 def no_errors(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Whatever browsers do is no error of a server. Who keeps it waiting counts as slow a little sooner here."""
     monkeypatch.setattr("hello.hub.SLOW_SECONDS", 0.1)
-    monkeypatch.setattr("tests.web.figures.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("tests.web.measurements.LOOK_SECONDS", 0.001)
     yield
     said = {record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING}
     # One place of uvicorn does not know that an app may refuse with an answer of its own.
@@ -192,7 +192,7 @@ class Relay:
         return gaps
 
     def gaps(self) -> float | None:
-        return self.metrics.registry.get_sample_value("hello_gaps_total", {"reader": "browser"})
+        return self.metrics.registry.get_sample_value("hello_gaps_total", {"reader": "client"})
 
     async def stuck(self, count: int = 1) -> None:
         """Return once so many browsers keep the relay waiting."""
@@ -545,7 +545,7 @@ async def test_a_full_relay_refuses_until_one_has_left(way: str) -> None:
         with ExitStack() as stack:
             clients = [stack.enter_context(await in_thread(raw.Client, port)) for _ in range(3)]
             for leave in LEAVINGS:
-                assert await relay.refusal("/ws") == (503, "10", "this relay is full (3 browsers)\n")
+                assert await relay.refusal("/ws") == (503, "10", "this relay is full (3 clients)\n")
                 await in_thread(leave, clients.pop(0))
                 await relay.left(2)
                 clients.append(stack.enter_context(await in_thread(raw.Client, port)))

@@ -20,7 +20,7 @@ from hello.web.admission import AdmissionQueue
 from hello.web.listener import listen
 from hello.web.public import public_app
 from tests.processes import HelloProcess
-from tests.web.figures import record
+from tests.web.measurements import record
 from tests.web.raw import TEXT, Answer, Client, ask, ask_head, connected, handshake, receive_head, request
 
 FRIEND = "https://friend.example"
