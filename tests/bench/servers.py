@@ -18,7 +18,7 @@ from typing import IO
 from tests.bench.machine import Unfit, build, cores, family, pinned
 from tests.processes import free_ports
 from tests.redis_server import RedisServer
-from tests.web.measurements import Watched
+from tests.web.measurements import MeasuredProcess
 
 START_SECONDS = 30.0  # from the start of a peer to its open port
 FLOOR, HELLO = "floor", "hello"
@@ -62,7 +62,7 @@ def hello() -> Server:
 
     @contextmanager
     def start(redis: RedisServer, directory: Path) -> Iterator[Running]:
-        relay = Watched(
+        relay = MeasuredProcess(
             directory / f"{HELLO}.log", actors="relay", channel=redis.url, max_clients=MAX_CLIENTS, instance="relay-1"
         )
         try:

@@ -1,6 +1,7 @@
-"""The figures that matter while a server is abused: its memory, another browser's delay, and the time until it ends.
+"""Measurements of a server under abuse: its memory, the delay of another client, and how fast connections end.
 
-Tests record them. `python -m tests.web.measurements` runs the tests beside it and prints a table; its options are pytest's.
+Tests record them. `python -m tests.web.measurements` runs the tests in this folder and prints a table; its options are
+pytest's.
 """
 
 import json
@@ -17,15 +18,15 @@ from typing import Any, Self
 import anyio
 
 from tests.processes import HelloProcess
-from tests.web.raw import CLOSE, SECONDS, TEXT, Client, ask, request
+from tests.web.raw import CLOSE, SECONDS, TEXT, Client
 
-LOOK_SECONDS = 0.02  # between two looks at what no event tells
+POLL_SECONDS = 0.02  # between two checks of a condition that has no event
+ENDED_SECONDS = 30.0  # until connections have ended that the server aborts after 5 to 10 s
+TABLE = "MEASUREMENTS"  # the environment variable with the path of the table's file
 
-TABLE = "FIGURES"  # the variable that names the file for the table
 
-
-class Watched(HelloProcess):
-    """A process with what Linux tells about it."""
+class MeasuredProcess(HelloProcess):
+    """A process, and what Linux and its metrics report about it."""
 
     @property
     def pid(self) -> int:
@@ -33,25 +34,22 @@ class Watched(HelloProcess):
         return self._process.pid
 
     def resident(self) -> float:
-        """Its memory now, in MB."""
+        """Return its resident memory in MB."""
         return self._status("VmRSS")
 
     def peak(self) -> float:
-        """The most that its memory has been since `forget_peak`, in MB."""
+        """Return its largest resident memory since `reset_peak`, in MB."""
         return self._status("VmHWM")
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def descriptors(self) -> int:
-        """How many files and sockets it has open."""
-        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+        """Return its number of open file descriptors."""
+        return count_descriptors(self.pid)
 
     def metric(self, name: str) -> float:
-        for line in ask(self.ops_port, request("/metrics", "Connection: close")).rest.decode().splitlines():
-            if line.startswith(f"{name} "):
-                return float(line.split()[1])
-        raise AssertionError(f"no metric {name}")
+        return self.metrics()[name]
 
     def _status(self, field: str) -> float:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
@@ -60,29 +58,34 @@ class Watched(HelloProcess):
         raise AssertionError(f"no {field}")
 
 
+def count_descriptors(pid: int) -> int:
+    """Return the number of open file descriptors of a process."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> float:
-    """Look until the condition holds; how many seconds it took."""
-    began = time.monotonic()
+    """Wait for a condition, and return how many seconds that took."""
+    start = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < seconds, f"{what}: not within {seconds:g} s"
-        time.sleep(LOOK_SECONDS)
-    return time.monotonic() - began
+        assert time.monotonic() - start < seconds, f"{what}: not within {seconds:g} s"
+        time.sleep(POLL_SECONDS)
+    return time.monotonic() - start
 
 
 async def eventually(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> float:
-    """The same on the event loop, which goes on meanwhile."""
-    began = time.monotonic()
+    """Wait for a condition while the event loop runs, and return how many seconds that took."""
+    start = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < seconds, f"{what}: not within {seconds:g} s"
-        await anyio.sleep(LOOK_SECONDS)
-    return time.monotonic() - began
+        assert time.monotonic() - start < seconds, f"{what}: not within {seconds:g} s"
+        await anyio.sleep(POLL_SECONDS)
+    return time.monotonic() - start
 
 
-class Onlooker:
-    """Another browser, in a thread of its own: it reads all the while, and notes how late each message comes.
+class Observer:
+    """Another client, in a thread of its own: it reads all the time, and measures the delay of each message.
 
-    After its `with`, `worst_delay` is the longest from the relay's reading of a message to its arrival here, in
-    seconds, this process's own delays included.
+    `worst_delay` is the longest time in seconds from the relay's reading of a message to its arrival here. It includes
+    the delays of this process.
     """
 
     def __init__(self, process: HelloProcess) -> None:
@@ -90,10 +93,10 @@ class Onlooker:
         self.positions: list[str] = []
         self._process = process
         self._client = Client(process.port)
-        self._client.next(TEXT)  # the welcome: from here on it is owed every message
+        self._client.receive(TEXT)  # the welcome: every later message is pending for this client
         self._leaving = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._observe)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -104,52 +107,94 @@ class Onlooker:
         self._thread.join()
         self._client.socket.close()
 
-    def see(self, count: int, seconds: float = 60.0) -> None:
-        """Return once it has seen so many more messages."""
+    def wait_for(self, count: int, seconds: float = 60.0) -> None:
+        """Return once so many more messages have arrived."""
         goal = len(self.positions) + count
 
-        def seen() -> bool:
+        def arrived() -> bool:
             if self._failure is not None:
                 raise self._failure
             return len(self.positions) >= goal
 
-        until(seen, f"{count} more messages", seconds)
+        until(arrived, f"{count} more messages", seconds)
 
     def missed_nothing(self) -> bool:
-        """Whether what it has seen is what the relay has, one after the other; ask while the process runs."""
+        """Return True if the messages that arrived are those that the relay keeps; the process must be running."""
         seen = list(self.positions)
-        assert seen, "no message was seen at all"
-        with Client(self._process.port, f"/ws?last={len(seen) + 100}") as again:
+        assert seen, "no message arrived"
+        with Client(self._process.port, f"/ws?last={len(seen) + 100}") as second:
             kept: list[str] = []
-            for message in _messages(again, SECONDS):
+            for message in _messages(second, SECONDS):
                 kept.append(message["position"])
                 if message["position"] == seen[-1]:
                     break
         return seen[-len(kept) :] == kept[-len(seen) :]
 
-    def _watch(self) -> None:
+    def _observe(self) -> None:
         try:
             for message in _messages(self._client, 600):
                 self.worst_delay = max(self.worst_delay, time.time() - message["relayed_at"] / 1000)
                 self.positions.append(message["position"])
                 if self._leaving.is_set():
                     return
-            raise AssertionError("the other browser's stream has ended")
-        except BaseException as error:  # noqa: BLE001  # raised where somebody waits for it
+            raise AssertionError("the observer's connection has ended")
+        except BaseException as error:  # noqa: BLE001  # raised by `wait_for`
             self._failure = error
 
 
 def _messages(client: Client, seconds: float) -> Iterator[dict[str, Any]]:
-    for came in client.frames(seconds):
-        assert came.opcode != CLOSE, f"closed with {came.code}"
-        frame = json.loads(came.payload)
-        assert frame["type"] != "gap", frame
-        if frame["type"] == "message":
-            yield frame
+    for received in client.frames(seconds):
+        assert received.opcode != CLOSE, f"closed with {received.code}"
+        fields = json.loads(received.payload)
+        assert fields["type"] != "gap", fields
+        if fields["type"] == "message":
+            yield fields
+
+
+class Abuse:
+    """Checks that the abuse in its `with` block costs little, as one row of the table.
+
+    Memory grows by at most `megabytes`, an observer misses no message, and no connection is left afterwards.
+    """
+
+    def __init__(self, process: MeasuredProcess, name: str, megabytes: float = 20) -> None:
+        self._process = process
+        self._name = name
+        self._megabytes = megabytes
+        self.observer = Observer(process)
+
+    def __enter__(self) -> Self:
+        self.observer.__enter__()
+        self.observer.wait_for(1)
+        self._descriptors = self._process.descriptors()
+        self.measure_from_now()
+        return self
+
+    def measure_from_now(self) -> None:
+        """Measure the memory from now on, instead of from the start of the block."""
+        self._before = self._process.resident()
+        self._process.reset_peak()
+
+    def wait_for_end(self, seconds: float = ENDED_SECONDS) -> None:
+        """Return once the server has ended every connection of the block."""
+        until(lambda: self._process.descriptors() <= self._descriptors, "the connections end", seconds)
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self.observer.wait_for(20)
+                grown = self._process.peak() - self._before
+                self.wait_for_end()
+                assert self.observer.missed_nothing()
+                record(f"{self._name}: memory, MB", f"{grown:.1f}")
+                record(f"{self._name}: the observer's worst delay, s", f"{self.observer.worst_delay:.3f}")
+                assert grown < self._megabytes
+        finally:
+            self.observer.__exit__()
 
 
 def record(what: str, figure: object) -> None:
-    """Keep a figure for the table, if one is asked for."""
+    """Add a row to the table, if there is one."""
     if table := os.environ.get(TABLE):
         with Path(table).open("a") as lines:
             lines.write(f"{what}\t{figure}\n")

@@ -1,6 +1,6 @@
-"""Frames and sockets by hand: an encoder that can lie, a decoder, and a client that does no more than it is told.
+"""Frames and sockets by hand: an encoder that can break rules, a decoder, and a client that adds nothing.
 
-RFC 6455, section 5.2, as bytes. It knows nothing of hello, and no library that would put things right on the way.
+It implements RFC 6455, section 5.2, in bytes. It must not know hello, or use a library that corrects mistakes.
 """
 
 import os
@@ -13,11 +13,11 @@ from typing import NamedTuple, Self
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY, ACCEPT = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # the sample of RFC 6455, section 1.3
-SECONDS = 10.0  # for what should come at once: an answer, a frame, the end of a connection
+SECONDS = 10.0  # for an answer, a frame, or the end of a connection that should come at once
 
 
 class Frame(NamedTuple):
-    """One frame as it came, or is to be sent."""
+    """One frame that was received, or is to be sent."""
 
     opcode: int
     payload: bytes = b""
@@ -25,7 +25,7 @@ class Frame(NamedTuple):
 
     @property
     def code(self) -> int | None:
-        """The code in a closing frame; None if there is none."""
+        """The code of a close frame, or None if it has none."""
         return struct.unpack("!H", self.payload[:2])[0] if len(self.payload) >= 2 else None
 
 
@@ -37,41 +37,36 @@ def frame(
     reserved: int = 0,
     masked: bool = True,
     length: int | None = None,
-    width: int | None = None,
 ) -> bytes:
-    """A frame of a client, correct unless told otherwise.
+    """Return a frame of a client, which is valid by default.
 
-    `reserved` are the three bits after FIN (4 is RSV1), `length` is what it declares, whatever the payload has, and
-    `width` how many bytes say so (0, 2 or 8) where fewer would do.
+    `reserved` are the three bits after FIN (4 is RSV1), and `length` is the declared length of the payload.
     """
     declared = len(payload) if length is None else length
-    if width is None:
-        width = 0 if declared < 126 else 2 if declared < 1 << 16 else 8
     mask_bit = 0x80 if masked else 0
     head = bytes([(0x80 if fin else 0) | reserved << 4 | opcode])
-    match width:
-        case 0:
-            head += bytes([mask_bit | declared])
-        case 2:
-            head += struct.pack("!BH", mask_bit | 126, declared)
-        case _:
-            head += struct.pack("!BQ", mask_bit | 127, declared)
+    if declared < 126:
+        head += bytes([mask_bit | declared])
+    elif declared < 1 << 16:
+        head += struct.pack("!BH", mask_bit | 126, declared)
+    else:
+        head += struct.pack("!BQ", mask_bit | 127, declared)
     return head + mask(payload) if masked else head + payload
 
 
 def mask(payload: bytes) -> bytes:
-    """A masking key, and the payload under it."""
+    """Return a masking key, and the payload masked with it."""
     key = os.urandom(4)
     return key + bytes(byte ^ key[place % 4] for place, byte in enumerate(payload))
 
 
-def closing(code: int, reason: bytes = b"") -> bytes:
-    """The payload of a closing frame."""
+def close_payload(code: int, reason: bytes = b"") -> bytes:
+    """Return the payload of a close frame."""
     return struct.pack("!H", code) + reason
 
 
 def decode(buffer: bytearray) -> Iterator[Frame]:
-    """The frames of a server that are whole; they are taken out of the buffer."""
+    """Yield the complete frames of a server, and remove them from the buffer."""
     while len(buffer) >= 2:
         assert not buffer[1] & 0x80, "a server does not mask"
         length, start = buffer[1] & 0x7F, 2
@@ -85,7 +80,7 @@ def decode(buffer: bytearray) -> Iterator[Frame]:
             return
         first, payload = buffer[0], bytes(buffer[start : start + length])
         del buffer[: start + length]
-        assert not first & 0x70, "no extension has been agreed on"
+        assert not first & 0x70, "no extension was negotiated"
         yield Frame(first & 0x0F, payload, bool(first & 0x80))
 
 
@@ -96,7 +91,7 @@ def request(
     version: str = "1.1",
     host: str | None = "127.0.0.1",
 ) -> bytes:
-    """The head of a request with these fields (`"Origin: http://x"`) and no others but Host."""
+    """Return the head of a request with Host and these fields (`"Origin: http://x"`)."""
     lines = [
         b" ".join([method.encode(), path if isinstance(path, bytes) else path.encode(), f"HTTP/{version}".encode()]),
         *([] if host is None else [f"Host: {host}".encode()]),
@@ -106,34 +101,31 @@ def request(
 
 
 def handshake(path: str | bytes = "/ws", *fields: str | bytes, host: str | None = "127.0.0.1") -> bytes:
-    """The opening handshake of a client, and further fields."""
+    """Return the opening handshake of a client, with further fields."""
     upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
     return request(path, *upgrade, b"Sec-WebSocket-Key: " + KEY, *fields, host=host)
 
 
 class Answer(NamedTuple):
-    """The head of an answer, and what came behind it."""
+    """The head of an answer, and the bytes received after it; field names are in lower case."""
 
     status: int
     fields: list[tuple[str, str]]
     rest: bytes
 
     def all(self, name: str) -> list[str]:
-        """Each value of a field of this name (in lower case)."""
+        """Return the values of all fields of this name."""
         return [value for found, value in self.fields if found == name]
 
     def one(self, name: str) -> str | None:
-        """The value of a field that comes once at most."""
+        """Return the value of the field of this name, or None; raises AssertionError if there are several."""
         values = self.all(name)
         assert len(values) <= 1, f"{name} comes {len(values)} times"
         return values[0] if values else None
 
 
 def parse_answer(received: bytes) -> Answer:
-    """What begins with a status line.
-
-    Raises AssertionError if it does not, or has no end of its head.
-    """
+    """Parse what begins with a status line; raises AssertionError if it does not, or if its head is not complete."""
     head, end, rest = received.partition(b"\r\n\r\n")
     assert end, f"no answer: {received[:200]!r}"
     status, *fields = head.decode("latin-1").split("\r\n")
@@ -143,36 +135,39 @@ def parse_answer(received: bytes) -> Answer:
 
 
 def ask(port: int, *parts: bytes) -> Answer:
-    """What comes back until the server hangs up; it may do so before it has read everything."""
-    with connected(port) as connection:
-        with suppress(ConnectionError):
-            for part in parts:
-                connection.sendall(part)
-        return parse_answer(read_all(connection))
+    """Send a request, and return everything until the server closes the connection."""
+    with connect(port) as connection:
+        send(connection, *parts)
+        return parse_answer(b"".join(chunks(connection)))
 
 
 def ask_head(port: int, *parts: bytes) -> Answer:
-    """The head of the answer, for one that may have no end; raises AssertionError if none comes in SECONDS."""
-    with connected(port) as connection:
-        with suppress(ConnectionError):
-            for part in parts:
-                connection.sendall(part)
+    """Send a request, and return the head of its answer; raises AssertionError if none comes within SECONDS."""
+    with connect(port) as connection:
+        send(connection, *parts)
         return receive_head(connection)
 
 
+def send(connection: socket.socket, *parts: bytes) -> None:
+    """Send each part by itself; the server may have closed the connection before the last one."""
+    with suppress(ConnectionError):
+        for part in parts:
+            connection.sendall(part)
+
+
 def receive_head(connection: socket.socket) -> Answer:
-    """The head of an answer, and what came with it; raises AssertionError if none comes in SECONDS."""
+    """Return the head of an answer, and what came with it; raises AssertionError if none comes within SECONDS."""
     received = bytearray()
     with suppress(TimeoutError):
-        for data in pieces(connection):
+        for data in chunks(connection):
             received += data
             if b"\r\n\r\n" in received:
                 break
     return parse_answer(bytes(received))
 
 
-def connected(port: int, *, receive_buffer: int | None = None) -> socket.socket:
-    """A connection; with a small `receive_buffer` the kernel takes in little that is not read."""
+def connect(port: int, *, receive_buffer: int | None = None) -> socket.socket:
+    """Open a connection; with a small `receive_buffer` (bytes) the kernel takes little that is not read."""
     connection = socket.socket()
     if receive_buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -185,11 +180,8 @@ def connected(port: int, *, receive_buffer: int | None = None) -> socket.socket:
     return connection
 
 
-def pieces(connection: socket.socket, seconds: float = SECONDS) -> Iterator[bytes]:
-    """What comes, to the end of the connection, however it ends.
-
-    Raises TimeoutError if it does not end in so many seconds.
-    """
+def chunks(connection: socket.socket, seconds: float = SECONDS) -> Iterator[bytes]:
+    """Yield what is received until the connection ends; raises TimeoutError if it does not end in so many seconds."""
     deadline = time.monotonic() + seconds
     with suppress(ConnectionError):
         while True:
@@ -200,22 +192,17 @@ def pieces(connection: socket.socket, seconds: float = SECONDS) -> Iterator[byte
             yield data
 
 
-def read_all(connection: socket.socket, seconds: float = SECONDS) -> bytes:
-    """Everything to the end of the connection; raises TimeoutError as `pieces` does."""
-    return b"".join(pieces(connection, seconds))
-
-
 def reset(connection: socket.socket) -> None:
-    """Close it with a reset rather than with an end."""
+    """Close the connection with a reset (RST)."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 class Client:
-    """A WebSocket after its handshake. It sends what it is given, and nothing by itself but the answer to a close."""
+    """A WebSocket client after its handshake. By itself it sends nothing but the reply to a close frame."""
 
     def __init__(self, port: int, path: str = "/ws", *fields: str, receive_buffer: int | None = None) -> None:
-        self.socket = connected(port, receive_buffer=receive_buffer)
+        self.socket = connect(port, receive_buffer=receive_buffer)
         try:
             self.socket.sendall(handshake(path, *fields))
             self.answer = receive_head(self.socket)
@@ -232,40 +219,33 @@ class Client:
         self.socket.close()
 
     def send(self, *parts: bytes) -> None:
-        """In one piece; a server that has hung up already is no error."""
-        with suppress(ConnectionError):
-            self.socket.sendall(b"".join(parts))
+        """Send the parts in one write; the server may have closed the connection already."""
+        send(self.socket, b"".join(parts))
 
     def frames(self, seconds: float = SECONDS) -> Iterator[Frame]:
-        """What comes, to the end of the connection.
-
-        Raises TimeoutError if it has not ended after so many seconds.
-        """
+        """Yield frames until the connection ends; raises TimeoutError if it does not end in so many seconds."""
         yield from decode(self._buffer)
-        for data in pieces(self.socket, seconds):
+        for data in chunks(self.socket, seconds):
             self._buffer += data
             yield from decode(self._buffer)
 
-    def next(self, *opcodes: int) -> Frame:
-        """The next frame of one of these kinds.
-
-        Raises AssertionError if the connection ends before.
-        """
-        for came in self.frames():
-            if came.opcode in opcodes:
-                return came
+    def receive(self, *opcodes: int) -> Frame:
+        """Return the next frame with one of these opcodes; raises AssertionError if the connection ends before."""
+        for received in self.frames():
+            if received.opcode in opcodes:
+                return received
         raise AssertionError("the connection has ended")
 
-    def closed(self, seconds: float = SECONDS) -> Frame:
-        """The closing frame; it is answered, and this returns once the connection has ended too.
+    def until_closed(self, seconds: float = SECONDS) -> Frame:
+        """Return the close frame once the connection has ended; the close frame is answered.
 
-        Raises AssertionError if there is none, more than one, or anything behind it.
+        Raises AssertionError if there is no close frame, or any frame after it.
         """
         close: Frame | None = None
-        for came in self.frames(seconds):
-            assert close is None, f"behind the closing frame: {came}"
-            if came.opcode == CLOSE:
-                close = came
-                self.send(frame(CLOSE, came.payload))
-        assert close is not None, "ended without a closing frame"
+        for received in self.frames(seconds):
+            assert close is None, f"after the close frame: {received}"
+            if received.opcode == CLOSE:
+                close = received
+                self.send(frame(CLOSE, received.payload))
+        assert close is not None, "the connection ended without a close frame"
         return close
