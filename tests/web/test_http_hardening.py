@@ -15,11 +15,10 @@ from hello import hub as hub_module
 from hello.hub import Hub
 from hello.message import Position
 from hello.metrics import Metrics
-from hello.web import server
 from hello.web.admission import AdmissionQueue
-from hello.web.listener import listen
 from hello.web.public import public_app
 from tests.processes import HelloProcess
+from tests.web.inprocess import serving
 from tests.web.measurements import ENDED_SECONDS
 from tests.web.raw import TEXT, Answer, Client, ask, ask_head, connect, handshake, receive_head, request
 
@@ -114,14 +113,8 @@ class BrokenHub(Hub):
 async def test_error_is_answered_without_its_text(stream: str, caplog: pytest.LogCaptureFixture) -> None:
     """An error in the app is answered 500; its text is in the log alone."""
     hub = BrokenHub(history=1, instance="broken", max_clients=1, metrics=Metrics())
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    stop = anyio.Event()
-    async with anyio.create_task_group() as group:
-        app = public_app(hub, allowed_origins=[])
-        await group.start(lambda *, task_status: server.serve(app, stop, listener=listener, task_status=task_status))
+    async with serving(public_app(hub, allowed_origins=[])) as port:
         answer = await anyio.to_thread.run_sync(ask_head, port, opening(stream, host="127.0.0.1"))
-        stop.set()
     assert answer.status == 500
     assert b"bug" not in answer.rest
     assert b"Traceback" not in answer.rest

@@ -7,10 +7,11 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from hello.web import http_protocol, server
+from hello.web import http_protocol
 from hello.web.http_protocol import MAX_HEAD
 from hello.web.listener import listen
 from tests.processes import HelloProcess
+from tests.web.inprocess import serving
 from tests.web.raw import ask, ask_head, chunks, connect, handshake, receive_head, request, send
 
 FIELD = "x: " + "y" * 1000
@@ -85,15 +86,8 @@ async def test_slow_head_is_refused(
 ) -> None:
     """A head that is not complete in time is answered 408."""
     monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
-    listener = listen("127.0.0.1", 0)
-    stop = anyio.Event()
-    async with anyio.create_task_group() as group:
-        await group.start(
-            lambda *, task_status: server.serve(Starlette(), stop, listener=listener, task_status=task_status)
-        )
-        received = await anyio.to_thread.run_sync(ask, listener.getsockname()[1], sent)
-        assert b"HTTP/1.1 408 " in received
-        stop.set()
+    async with serving(Starlette()) as port:
+        assert b"HTTP/1.1 408 " in await anyio.to_thread.run_sync(ask, port, sent)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has the option TCP_USER_TIMEOUT")

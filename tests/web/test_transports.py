@@ -13,27 +13,27 @@ import logging
 import os
 import random
 import socket
-import struct
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 import uvicorn
+from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.hub import Hub
 from hello.message import Entry, Message, Position, now_ms
 from hello.metrics import Metrics
 from hello.web import server, stream, websocket
-from hello.web.listener import listen
 from hello.web.public import public_app
 from tests.web import raw
 from tests.web.conftest import Clock
+from tests.web.inprocess import WebSocketClient, serving
 from tests.web.measurements import count_descriptors, eventually, until
 
 LITTLE = 16 * 1024  # bytes that the kernel takes for a client that does not read
@@ -72,99 +72,71 @@ def end_of(transport: str, code: int) -> int:
     return 500 if transport == "events" else code
 
 
-class Client(asyncio.Protocol):
-    """A client that keeps the frames that it received, stops reading when asked to, and answers a close frame."""
+class Client(WebSocketClient):
+    """A client that keeps the frames that it received, and answers a close frame."""
 
-    transport: asyncio.Transport
-
-    def __init__(self, query: str, sock: socket.socket, *, reading: bool) -> None:
+    def __init__(self, sock: socket.socket, query: str, reading: bool) -> None:
+        super().__init__(sock)
         self.wire = bytearray()  # everything after the head of the answer
         self.frames: list[dict[str, Any]] = []
         self.numbers: list[int] = []  # of the messages
         self.closed_with: int | None = None  # the close code, or the retry time of events in ms
-        self.open = self.ended = False
         self.after = number_of(query.removeprefix("?after=")) if "after" in query else None
-        self._opening, self._socket, self._reading = self.opening(query), sock, reading
-        self._buffer = bytearray()
+        self._query, self._reading = query, reading
 
     @staticmethod
     def opening(query: str, *fields: str) -> bytes:
         return raw.handshake(f"/ws{query}", *fields)
 
-    def check_answer(self, answer: raw.Answer) -> None:
-        assert answer.status == 101, answer
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.write(self._opening)
+        super().connection_made(transport)
+        self.transport.write(self.opening(self._query))
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if not self.open and b"\r\n\r\n" in self._buffer:
-            answer = raw.parse_answer(bytes(self._buffer))
-            self.check_answer(answer)
-            self.open, self._buffer, data = True, bytearray(answer.rest), answer.rest
-            self.read(self._reading)
-        if self.open:
-            self.wire += data
-            self.parse(self._buffer)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.ended = True
-
-    def read(self, reading: bool = True) -> None:
-        (self.transport.resume_reading if reading else self.transport.pause_reading)()
-
-    def leave(self, how: str) -> None:
-        """Leave by a close frame (`close`), the end of the connection (`end`), or its reset (`reset`)."""
-        match how:
-            case "close":
-                self.send_close()
-            case "end":
-                self.transport.close()
-            case "reset":
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.transport.abort()
-
-    def send_close(self) -> None:
-        self.transport.write(raw.frame(raw.CLOSE, raw.close_payload(1000)))
+    def answered(self, answer: raw.Answer) -> None:
+        if not self._reading:
+            self.pause()
 
     def types(self) -> list[str]:
         return [each["type"] for each in self.frames]
 
-    def parse(self, buffer: bytearray) -> None:
-        for received in raw.decode(buffer):
-            assert self.closed_with is None, f"after the close frame: {received}"
-            if received.opcode == raw.CLOSE:
-                self.closed_with = received.code
-                self.transport.write(raw.frame(raw.CLOSE, received.payload))
-            else:
-                assert (received.opcode, received.fin) == (raw.TEXT, True)
-                self.add_frame(received.payload)
+    def parse(self, buffer: bytearray, data: bytes) -> None:
+        self.wire += data
+        super().parse(buffer, data)
+
+    def received(self, frame: raw.Frame) -> None:
+        assert self.closed_with is None, f"after the close frame: {frame}"
+        if frame.opcode == raw.CLOSE:
+            self.closed_with = frame.code
+            self.transport.write(raw.frame(raw.CLOSE, frame.payload))
+        else:
+            assert (frame.opcode, frame.fin) == (raw.TEXT, True)
+            self.add_frame(frame.payload)
 
     def add_frame(self, text: bytes) -> None:
         self.frames.append(json.loads(text))
         if self.frames[-1]["type"] == "message":
             self.numbers.append(number_of(self.frames[-1]["position"]))
 
+    def send_close(self) -> None:
+        self.transport.write(raw.frame(raw.CLOSE, raw.close_payload(1000)))
+
 
 class EventsClient(Client):
     """The same over server-sent events, in the chunks of HTTP/1.1 (RFC 9112, section 7.1)."""
+
+    status = 200
 
     @staticmethod
     def opening(query: str, *fields: str) -> bytes:
         return raw.request(f"/events{query}", *fields)
 
-    def check_answer(self, answer: raw.Answer) -> None:
-        assert answer.status == 200, answer
+    def answered(self, answer: raw.Answer) -> None:
         assert (answer.one("content-type") or "").startswith("text/event-stream")
         assert answer.one("cache-control") == "no-store, no-transform"
         self._events = b""
+        super().answered(answer)
 
-    def send_close(self) -> None:
-        self.transport.close()
-
-    def parse(self, buffer: bytearray) -> None:
+    def parse(self, buffer: bytearray, data: bytes) -> None:
         while b"\r\n" in buffer:
             length, _, rest = buffer.partition(b"\r\n")
             size = int(length, 16)
@@ -188,6 +160,9 @@ class EventsClient(Client):
                 self.add_frame(fields[b"data"])
                 position = fields.get(b"id", b"").decode() or None
                 assert position == self.frames[-1].get("position"), "just messages have an id: their position"
+
+    def send_close(self) -> None:
+        self.transport.close()
 
 
 class Relay:
@@ -228,10 +203,8 @@ class Relay:
     async def open(self, query: str = "", *, reading: bool = True, server: int = 0) -> Client:
         """Return a client once it has an answer; one that does not read receives at most a little more."""
         sock = raw.connect(self.ports[server], receive_buffer=None if reading else LITTLE)
-        sock.setblocking(False)
-        client = self.client(query, sock, reading=reading)
+        client: Client = await self.client.connect(sock, query, reading)
         self.clients.append(client)
-        await asyncio.get_running_loop().create_connection(lambda: client, sock=sock)
         await eventually(lambda: client.open, "an answer")
         return client
 
@@ -291,19 +264,20 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     return await anyio.to_thread.run_sync(partial(function, *args))
 
 
-async def serve_stock(app: ASGIApp, stop: anyio.Event, *, listener: Any) -> None:
+async def serve_stock(app: ASGIApp, stop: anyio.Event, *, listener: Any, task_status: TaskStatus[None]) -> None:
     """Serve the app by uvicorn as it is, without pings, whose time-out is shorter than ours."""
     config = uvicorn.Config(
         app, http="httptools", ws="websockets-sansio", ws_ping_interval=None, lifespan="off", log_config=None
     )
     stock_server = uvicorn.Server(config)
-    serving = asyncio.create_task(stock_server.serve(sockets=[listener]))
+    running = asyncio.create_task(stock_server.serve(sockets=[listener]))
+    task_status.started()
     try:
         await stop.wait()
     finally:
         stock_server.should_exit = True
         with anyio.CancelScope(shield=True):
-            await serving
+            await running
 
 
 @asynccontextmanager
@@ -314,20 +288,16 @@ async def served(
     relay = Relay(history=history, max_clients=max_clients, instance=instance)
     relay.hub.set_channel_up(True)
     app = public_app(relay.hub, allowed_origins=[FRIEND])
-    stop = anyio.Event()
-    async with anyio.create_task_group() as group:
+    async with AsyncExitStack() as stack:
         for each in transports:
-            listener = listen("127.0.0.1", 0)
-            relay.ports.append(listener.getsockname()[1])
-            relay.client = EventsClient if each == "events" else Client
             serve: Callable[..., Any] = serve_stock if each == "asgi" else server.serve
-            group.start_soon(partial(serve, app, stop, listener=listener))
+            relay.ports.append(await stack.enter_async_context(serving(app, serve=serve)))
+            relay.client = EventsClient if each == "events" else Client
         try:
             yield relay
         finally:
             for client in relay.clients:
                 client.transport.abort()
-            stop.set()
 
 
 @each_transport
@@ -508,7 +478,7 @@ async def test_slow_client_is_sent_the_last_status(transport: str) -> None:
             await ends_with("status", reading)
             relay.beat()
             await ends_with("beat", reading)
-        late.read()
+        late.resume()
         relay.publish("the last")
         assert await relay.gaps_of() == [0, 0]
         status = [
@@ -530,7 +500,7 @@ async def test_slow_client_receives_what_is_kept(transport: str, history: int) -
             await relay.all_have(*others)
         await relay.until_slow()
         assert len(slow.frames) < 50
-        slow.read()
+        slow.resume()
         gap = int(history < 480)
         assert await relay.gaps_of() == [gap, 0, 0, 0]
         assert relay.gaps() == gap
@@ -538,24 +508,6 @@ async def test_slow_client_receives_what_is_kept(transport: str, history: int) -
         assert gap == 0 or slow.types().index("gap") < 60  # messages of 4 KB that the kernel took before
         relay.publish("it goes on")
         assert await relay.gaps_of() == [gap, 0, 0, 0]
-
-
-@each_transport
-async def test_intermittent_readers_receive_each_gap(transport: str) -> None:
-    """Eight clients that stop and go on over a short log miss only what gaps report, and each gap is counted."""
-    draw = random.Random(11)
-    async with served(transport, history=60) as relay:
-        steady = [await relay.open("?after=0-0") for _ in range(4)]
-        others = [await relay.open("?after=0-0", reading=False) for _ in range(8)]
-        for _ in range(30):
-            relay.publish(*("w" * draw.choice((1, 100, 4000)) for _ in range(draw.randrange(1, 50))))
-            for client in draw.sample(others, 3):
-                client.read(draw.random() < 0.5)
-            await relay.all_have(*steady)
-        for client in others:
-            client.read()
-        assert await relay.gaps_of(*steady) == [0, 0, 0, 0]
-        assert 8 <= sum(await relay.gaps_of(*others)) == relay.gaps()
 
 
 @each_transport_with_clock
@@ -573,7 +525,7 @@ async def test_stalled_client_is_closed(transport: str, clock: Clock, monkeypatc
         await clock.advance(29)
         assert len(relay.hub) == 3
         await clock.advance(8)  # bytes in flight may have counted as progress in the first 5 s
-        late.read()
+        late.resume()
         await eventually(lambda: late.ended, "the connection ends")
         assert late.closed_with == end_of(transport, 1013)
         assert late.numbers == list(range(1, len(late.numbers) + 1))
@@ -598,11 +550,11 @@ async def test_slowly_reading_client_is_kept(transport: str, clock: Clock) -> No
         for _ in range(8):
             await clock.advance(20, step=1.0)
             goal = len(slow.frames) + 20  # more than the kernel holds
-            slow.read()
+            slow.resume()
             await eventually(lambda: len(slow.frames) >= goal, "some frames")  # noqa: B023  # awaited here
-            slow.read(False)
+            slow.pause()
         assert len(slow.frames) < 300
-        slow.read()
+        slow.resume()
         assert await relay.gaps_of() == [0]
         assert slow.closed_with is None
 
@@ -628,7 +580,7 @@ async def test_drain_sends_what_is_pending_and_closes(transport: str) -> None:
         assert len(relay.hub) == len(slow)
         assert not relay.hub.empty.is_set()
         for client in slow:
-            client.read()
+            client.resume()
         await eventually(lambda: all(client.ended for client in slow), "the slow clients are closed")
         with anyio.fail_after(raw.SECONDS):
             await relay.hub.empty.wait()
@@ -668,13 +620,14 @@ async def test_full_relay_refuses_until_a_client_leaves(transport: str) -> None:
     async with served(transport, max_clients=3) as relay:
         clients = [await relay.open() for _ in range(3)]
         for how in ("close", "end", "reset"):
+            leaving = clients.pop(0)
             assert await relay.refusal() == unavailable(transport, 10, "this relay is full (3 clients)")
-            clients.pop(0).leave(how)
+            {"close": leaving.send_close, "end": leaving.transport.close, "reset": leaving.reset}[how]()
             await relay.until_clients(2)
             clients.append(await relay.open())
             await ends_with("welcome", clients[-1])
         for client in clients:
-            client.leave("end")
+            client.transport.close()
         port, opening = relay.ports[0], relay.client.opening("")
         for _ in range(30):
             await in_thread(send_and_reset, port, opening)

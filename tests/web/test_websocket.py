@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -16,11 +15,13 @@ import pytest
 from hello.hub import Hub
 from hello.message import Entry, Message, Position
 from hello.metrics import Metrics
-from hello.web import http_protocol, server, websocket
+from hello.web import http_protocol, websocket
 from hello.web.listener import listen
 from hello.web.public import public_app
+from tests.web import raw
 from tests.web.conftest import Clock
-from tests.web.raw import CLOSE, PING, PONG, TEXT, close_payload, connect, decode, frame, handshake, request
+from tests.web.inprocess import WebSocketClient, serving
+from tests.web.raw import CLOSE, PING, PONG, TEXT, Frame, close_payload, connect, frame, handshake, request
 
 LITTLE = 4096  # bytes that the kernel holds, at either end of a connection
 LONG = 1500  # characters of a message, so that a burst takes several writes
@@ -80,21 +81,17 @@ async def served(
     caplog: pytest.LogCaptureFixture, send_buffer: int | None = LITTLE, history: int = 100_000
 ) -> AsyncIterator[Relay]:
     """Serve a relay that all clients leave in the end; fail if it logged a warning, or the loop had an error."""
-    relay, stop = Relay(send_buffer, history), anyio.Event()
+    relay = Relay(send_buffer, history)
     app = public_app(relay.hub, allowed_origins=[])
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
     loop.set_exception_handler(lambda _, context: relay.errors.append(context))
     try:
-        async with anyio.create_task_group() as group:
-            await group.start(
-                lambda *, task_status: server.serve(app, stop, listener=relay.listener, task_status=task_status)
-            )
+        async with serving(app, relay.listener):
             with anyio.fail_after(SECONDS):
                 yield relay
                 await relay.until(lambda: len(relay.hub) == 0)
             assert relay.metric("hello_clients") == relay.metric("hello_slow_clients") == 0
-            stop.set()
     finally:
         loop.set_exception_handler(before)
     assert relay.errors == []
@@ -116,12 +113,9 @@ class Client:
 
     async def connect(self, early: bytes = b"", *, cut: int = 0, paused: bool = False) -> "Connection":
         """Open a connection, with frames right after the handshake, whose first `cut` bytes go ahead alone."""
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LITTLE)
-        sock.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, self.relay.address)
-        _, self.connection = await loop.create_connection(lambda: Connection(self, sock), sock=sock)
+        sock = connect(self.relay.address[1], receive_buffer=LITTLE)
+        connection: Connection = await Connection.connect(sock, self)
+        self.connection = connection
         if paused:
             self.connection.pause()
         sent = handshake(f"/ws?after=1-{self.received}") + early
@@ -136,43 +130,30 @@ def pings(first: int, count: int) -> bytes:
     return b"".join(frame(PING, b"%0100d" % number) for number in range(first, first + count))
 
 
-class Connection(asyncio.Protocol):
+class Connection(WebSocketClient):
     """One connection of a client. It checks that frames are complete and in order, and that closing is mutual."""
 
-    transport: asyncio.Transport
-
-    def __init__(self, client: Client, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, client: Client) -> None:
+        super().__init__(sock)
         self.client: Client | None = client  # None once it has left
         self.code: int | None = None  # of the close frame that was received
-        self.paused = self.ended = False
+        self.paused = False
         self.gone = False  # without a close frame, so that it may receive half a frame
         self.pings = self.pongs = self.texts = 0
-        self._socket = sock
-        self._buffer = bytearray()
-        self._open = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if not self._open and b"\r\n\r\n" in self._buffer:
-            head, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 101 "), head
-            self._open, self._buffer = True, bytearray(rest)
-        for received in decode(self._buffer) if self._open else ():
-            assert self.code is None, "a frame after the close frame"
-            assert received.fin
-            if received.opcode == TEXT:
-                self._text(json.loads(received.payload))
-            elif received.opcode == PONG:
-                self.pongs += 1
-                assert received.payload == b"%0100d" % self.pongs
-            else:
-                assert received.opcode == CLOSE
-                self.code = received.code
-                if not self.gone and self.code != 1000:  # which replies to the client's own
-                    self.transport.write(frame(CLOSE, received.payload))
+    def received(self, frame: Frame) -> None:
+        assert self.code is None, "a frame after the close frame"
+        assert frame.fin
+        if frame.opcode == TEXT:
+            self._text(json.loads(frame.payload))
+        elif frame.opcode == PONG:
+            self.pongs += 1
+            assert frame.payload == b"%0100d" % self.pongs
+        else:
+            assert frame.opcode == CLOSE
+            self.code = frame.code
+            if not self.gone and self.code != 1000:  # which replies to the client's own
+                self.transport.write(raw.frame(CLOSE, frame.payload))
 
     def _text(self, fields: dict[str, Any]) -> None:
         self.texts += 1
@@ -183,7 +164,7 @@ class Connection(asyncio.Protocol):
             self.client.received += 1
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.ended = True
+        super().connection_lost(error)
         if not self.gone:
             assert error is None
             assert not self._buffer, "the last frame is not complete"
@@ -191,11 +172,11 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         self.paused = True
-        self.transport.pause_reading()
+        super().pause()
 
     def resume(self) -> None:
         self.paused = False
-        self.transport.resume_reading()
+        super().resume()
 
     def ping(self, count: int) -> bytes:
         """Return the next pings; their pongs are to come in the same order."""
@@ -209,8 +190,7 @@ class Connection(asyncio.Protocol):
         self.client = None
         self.gone = how != "close"
         if how == "reset":
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.transport.abort()
+            self.reset()
             return
         self.resume()
         if how == "close":
