@@ -175,15 +175,23 @@ class Machine:
         reader.position = position
 
 
-@settings(deadline=None, max_examples=1000 if os.environ.get("CI") else 200)
-@given(data=st.data())
-def test_histories_in_memory(data: st.DataObject) -> None:
+# The quick tier has a few histories of each backend, the tier `slow` has many.
+few_and_many = pytest.mark.parametrize("share", [0.05, pytest.param(1.0, marks=pytest.mark.slow)], ids=["few", "many"])
+
+
+@few_and_many
+def test_histories_in_memory(share: float) -> None:
     """Every drawn history keeps the promises."""
 
-    async def history() -> None:
-        await Machine(MemoryBackend(), data.draw).run({})
+    @settings(deadline=None, max_examples=int(share * 1000))
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        async def history() -> None:
+            await Machine(MemoryBackend(), data.draw).run({})
 
-    trio.run(history, clock=trio.testing.MockClock(autojump_threshold=0))
+        trio.run(history, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    check()
 
 
 @pytest.fixture(scope="module")
@@ -255,16 +263,17 @@ class RedisMachine(Machine):
         return True
 
 
-@settings(
-    deadline=None,
-    max_examples=60 if os.environ.get("CI") else 30,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(data=st.data())
-def test_histories_in_redis(server: RedisServer, data: st.DataObject) -> None:
+@few_and_many
+def test_histories_in_redis(server: RedisServer, share: float) -> None:
     """Every drawn history keeps the promises, whatever Redis loses meanwhile."""
-    server.start()
-    try:
-        anyio.run(RedisMachine(server, data.draw).run_all, backend_options={"use_uvloop": True})
-    finally:
-        server.kill()
+
+    @settings(deadline=None, max_examples=int(share * 60), suppress_health_check=[HealthCheck.too_slow])
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        server.start()
+        try:
+            anyio.run(RedisMachine(server, data.draw).run_all, backend_options={"use_uvloop": True})
+        finally:
+            server.kill()
+
+    check()
