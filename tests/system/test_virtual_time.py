@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ import trio.testing
 
 from hello.channel.memory import MemoryChannel
 from hello.message import Message, Position
-from hello.testing import SHAPES, Client, CuttableChannel, running
+from hello.testing import SHAPES, Client, CuttableChannel, Process, running
 
 HOUR = 3600.0
 
@@ -57,6 +58,26 @@ async def test_intervals(shape: str) -> None:
     # Kolmogorov and Smirnov's test: the largest distance from the uniform distribution, at a level of one in a million.
     distance = max(abs((n + 0.5) / len(intervals) - (interval - 1) / 9) for n, interval in enumerate(intervals))
     assert distance < math.sqrt(math.log(2e6) / 2 / len(intervals))
+
+
+@pytest.mark.parametrize("end", [Process.terminate, Process.kill], ids=["terminate", "kill"])
+@pytest.mark.parametrize("replacement", ["before", "after"])
+async def test_shortest_interval_holds_for_new_leaders(end: Callable[[Process], None], replacement: str) -> None:
+    """Messages of successive leaders are as far apart as those of one, in whatever order processes start and end."""
+    channel, client = RecordingChannel(), Client()
+    async with running("split", channel, interval_min=5, interval_max=10) as system, client.open(system.relays[0]):
+        for count in range(1, 6):
+            await client.until_shown(count)
+            leader = system.processes[-1]
+            if replacement == "before":
+                await system.start("broadcaster")
+            end(leader)
+            if replacement == "after":
+                await system.start("broadcaster")
+        await client.until_shown(6)
+    times = list(channel.accepted.values())
+    assert min(after - before for before, after in itertools.pairwise(times)) >= 5
+    assert len({message["broadcaster"] for message in client.shown}) >= 5
 
 
 async def test_beats() -> None:

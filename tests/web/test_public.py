@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from hello.channel.memory import MemoryChannel
+from hello.message import Message
 from hello.testing import Closed, Process, Refused, running
 from hello.web.origin import may_open, stream_sources
 
@@ -15,6 +16,7 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True
 async def relay() -> AsyncIterator[Process]:
     """A relay with one message, whose broadcaster publishes no other."""
     channel = MemoryChannel(1000)
+    await channel.publish(Message.new("Hello world", broadcaster="test"))
     async with running("combined", channel, interval_min=1000, interval_max=1000) as system:
         yield system.relays[0]
 
