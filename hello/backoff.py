@@ -7,7 +7,7 @@ import anyio
 FIRST_DELAY = 0.1  # seconds; most losses are one closed connection, so that an early retry succeeds
 MAX_DELAY = 2.0  # seconds; a longer delay would add to an outage, a shorter one to the load on a server that starts
 STEADY_SECONDS = 10.0  # an attempt that lasted so long has nothing to do with the failures before it
-MAX_FAILURES = 10  # where the count stops: 6 failures give MAX_DELAY, and a count of days would be a huge power of two
+MAX_FAILURES = 10  # 6 give MAX_DELAY; without a limit 2 ** failures would become huge in an outage of days
 
 
 class Backoff:

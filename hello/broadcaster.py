@@ -24,6 +24,6 @@ async def broadcaster(
     """
     while True:
         if await wait_until_leader():
-            await anyio.sleep(interval[0])  # two messages are never closer than this, whoever published them
+            await anyio.sleep(interval[0])  # messages of two leaders are not closer than those of one
         await publish(Message.new(text, broadcaster=instance))
         await anyio.sleep(random.uniform(*interval))

@@ -74,8 +74,8 @@ class Feed:
         )
         self._bytes = 0  # of the frames of all messages so far
         self._cache: dict[Cursor, Pending] = {}  # the results of `poll` since anything was added
-        # Results that end before the head, which no new message changes; `_messages` uses one only as long as all
-        # messages after its cursor are kept.
+        # Results that end before the head: they outlive `_cache`, since new messages do not change them. `_messages`
+        # uses a result as long as all messages after its cursor are kept.
         self._blocks: dict[Cursor, Pending] = {}
 
     @property
@@ -97,8 +97,8 @@ class Feed:
             self._dropped = (entry.position, prev)
             return None
         self._dropped = None
-        # In a channel that was restored from an older snapshot `prev` may be before the head of this log; the position
-        # is not, since the channel continues above every position that this process has read.
+        # In a channel that was restored from an older snapshot `prev` may be before the head of this log. The position
+        # is not: this process has sent the channel the highest position that it has read.
         prev = max(prev, self.head or ORIGIN)
         relayed_at = now_ms()
         frame = message_frame(entry, relay=self._instance, relayed_at=relayed_at)
@@ -114,12 +114,12 @@ class Feed:
         self._channel = "up" if up else "down"
         self._status_frame = status_frame(channel=self._channel, since=now_ms())
         self._move_head(self.caught_up._replace(status=self.caught_up.status + 1))
-        self._blocks.clear()  # frees memory: these cursors have the old status, and get the new one first
+        self._blocks.clear()  # only frees memory: the keys hold the old status, so that `poll` never finds them again
 
     def beat(self) -> None:
         """Add a beat."""
         self._move_head(self.caught_up._replace(beat=self.caught_up.beat + 1))
-        self._blocks.clear()  # frees memory, in the same way
+        self._blocks.clear()  # only frees memory, in the same way
 
     def cursor_at(self, start: Position | int) -> Cursor:
         """Return the cursor of a new client that resumes after a position or, for a number, gets so many messages."""
@@ -163,7 +163,8 @@ class Feed:
         size, more = 0, False
         for entry in self._log.after(position):
             if size >= BLOCK_BYTES:
-                # End where the last block ended. The first entry is in an earlier block, at least BLOCK_BYTES before.
+                # Keep the blocks that are complete: those before the block of `entry`. At least the first entry is in
+                # one, since it begins BLOCK_BYTES or more before `entry`.
                 entries, more = [each for each in entries if each.block < entry.block], True
                 break
             entries.append(entry)

@@ -29,9 +29,9 @@ class Refused(Exception):
 
 
 class Subscriber(ABC):
-    """A cursor that the hub notifies when there may be frames: that of one client, or that of a group of clients.
+    """What the hub notifies when there may be frames: one client, or a group of clients with equal cursors.
 
-    A transport may move clients with equal cursors into a group, which polls and is notified once for all of them.
+    A transport may move clients that have caught up into a group, which is notified, and polls, once for all of them.
     """
 
     __slots__ = ("cursor", "hub")
@@ -79,9 +79,9 @@ class Hub:
         self._max_clients = max_clients
         self._clients: set[Client] = set()
         self._metrics = metrics
-        self._subscribers: dict[
-            Subscriber, None
-        ] = {}  # an ordered set: the big group, subscribed first, gets news first
+        # An ordered set. A group subscribes before its clients and is notified first: a client that catches up after it
+        # has the cursor of the group again, and can join it.
+        self._subscribers: dict[Subscriber, None] = {}
         metrics.clients.set_function(lambda: len(self))
         metrics.slow_clients.set_function(lambda: len(self._slow_clients()))
         # Every other client gets its pending frames within a second, so that its lag is of no interest.

@@ -36,13 +36,17 @@ class Log(Generic[E]):
 
         Its message must not be in the log: see `find`.
 
-        Raises ValueError if its position is not after the head, since readers would skip it; or if its `prev` is before
-        the head. Example: the head is 5-0, and 6-0 has prev 3-0. Once 5-0 is trimmed, 6-0 would follow 4-0, and a
-        reader at 4-0 would not see that it has missed 5-0.
+        Raises ValueError if its position is not after the head, since readers would skip it, or if its `prev` is before
+        the head, since a loss could then be hidden: with the head 5-0, an entry 6-0 with prev 3-0 follows 4-0 (see
+        `Entry.follows`), so that a reader at 4-0 gets no gap once 5-0 is trimmed.
         """
         head = self.head or ORIGIN
-        if entry.position <= head or entry.prev < head:
-            raise ValueError(f"entry {entry.position} with prev {entry.prev} does not come after {head}")
+        if entry.position <= head:
+            raise ValueError(f"entry {entry.position} does not come after the head {head}")
+        if entry.prev < head:
+            raise ValueError(
+                f"entry {entry.position} has the predecessor {entry.prev}, which is before the head {head}"
+            )
         if len(self._ring) < self._history:
             self._ring.append(entry)
         else:

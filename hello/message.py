@@ -95,7 +95,7 @@ class Message:
         """
         try:
             fields = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Malformed(f"a message is a JSON object: {error}") from error
         if not isinstance(fields, dict):
             raise Malformed(f"a message is a JSON object, not {type(fields).__name__}")
@@ -138,7 +138,7 @@ E = TypeVar("E", bound=Entry)
 def with_gaps(entries: Iterable[E], position: Position | None) -> Iterator[E | Gap]:
     """Yield the entries for a reader at `position`, and a Gap before each entry that does not follow the one before."""
     for entry in entries:
-        if position is not None and not entry.follows(position):  # None is tested for the type of Gap alone
+        if position is not None and not entry.follows(position):  # "is not None" is for the type checker only
             yield Gap(position, entry.position)
         yield entry
         position = entry.position

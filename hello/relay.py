@@ -26,21 +26,21 @@ async def relay(
     once it has appended every entry that the channel kept.
     """
     started = False
-    position: Position | None = None  # of the last entry received, which the hub may have dropped as a copy
+    position: Position | None = None  # of the last entry received, which may be a copy that the hub has dropped
     async for batch in batches:
         unsent = 0  # bytes of frames appended since the last notification
         for entry in batch:
             if not entry.follows(position):
-                metrics.gaps.labels("relay").inc()  # counted in the history too: an alert must not depend on when
+                metrics.gaps.labels("relay").inc()
             position = entry.position
-            # A client polls about so many bytes of frames at once: notified now, it gets all of them by one write.
+            # A poll returns about BLOCK_BYTES, so that a client that has caught up needs one poll and one write for them.
             if unsent >= BLOCK_BYTES:
                 hub.notify_all()
                 unsent = 0
                 await anyio.lowlevel.checkpoint()
             if (relayed := hub.append(entry)) is not None:
                 unsent += len(relayed.frame.json)
-                if started:  # earlier relays have counted the history
+                if started:  # the history was relayed when it was new, and its age would spoil relay_seconds
                     metrics.relayed.inc()
                     metrics.relay_seconds.observe(max(0, relayed.relayed_at - relayed.message.sent_at) / 1000)
         hub.notify_all()

@@ -69,6 +69,6 @@ def test_positions_never_go_back() -> None:
     one, two = entries([1, 1])
     log.append(two)
     early = Entry(Position(9, 0), one.position, Message("9", "x", "b", 0))
-    for late in (one, two, early):
-        with pytest.raises(ValueError, match="does not come after"):
+    for late, error in ((one, "does not come after"), (two, "does not come after"), (early, "before the head")):
+        with pytest.raises(ValueError, match=error):
             log.append(late)

@@ -6,12 +6,14 @@ order    all subscribers receive the entries in one and the same order
 seam     a subscriber from position p receives every kept entry after p, then the new ones: none missing, none twice
          where the two meet
 gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently.
-         A backend that lost entries learns their positions from the processes that published or read them
-once     publishing a message again (same id) adds nothing and returns the first position, within the last `history`
+         A backend that lost its newest entries continues above the highest position that any connected process has
+         published or read: each process sends that position with every call
+once     publishing a message again (same id) adds nothing, and returns the position that the message already has, as
+         long as it is among the last `history` entries
 ready    once `subscribe` has been entered, every entry published afterwards is received
 bounded  a channel keeps exactly its last `history` entries, however slow its readers are
 leader   at most one process at a time has the lease, until it releases the lease or has not renewed it for
-         LEASE_SECONDS; a new message of any other process is refused (Fenced)
+         LEASE_SECONDS; a new message that any other holder publishes is refused (Fenced)
 outage   while the backend is away or refuses, publish and subscription raise ChannelLost within seconds
 leave    leaving a subscription frees everything that it held, on error and cancellation too
 """
@@ -50,8 +52,8 @@ class Channel(Protocol):
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         """Append the message and return its position; a message whose id is known is not appended again.
 
-        With a `holder`, a new message is appended only if this holder has the lease at that moment. With None it is
-        appended without a lease.
+        With a `holder`, a new message is appended only if this holder has the lease at that moment. With None the lease
+        is not checked, for tools and tests.
 
         Raises ChannelLost if it is not certain that the message was accepted: publish the very same message again.
         Raises Fenced if the message certainly was not accepted, since the holder does not have the lease.
