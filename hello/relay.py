@@ -33,7 +33,7 @@ async def relay(
             if not entry.follows(position):
                 metrics.gaps.labels("relay").inc()
             position = entry.position
-            # A poll returns about BLOCK_BYTES, so that a client that has caught up needs one poll and one write for them.
+            # A poll returns about BLOCK_BYTES: a client that has caught up needs one poll, and one write, for them.
             if unsent >= BLOCK_BYTES:
                 hub.notify_all()
                 unsent = 0
