@@ -18,9 +18,9 @@ async def broadcaster(
 ) -> None:
     """Publish `text` without an end; the pauses between messages, in seconds, are drawn uniformly from `interval`.
 
-    `instance` is the name of this process. `wait_until_leader` returns once this broadcaster is the leader, and True if
-    it has become the leader since the last call: then another one may have published a moment ago. `publish` returns
-    once the message has been accepted, or dropped since another broadcaster is the leader.
+    `instance` is the name of this process. `wait_until_leader` waits until this broadcaster is the leader. It returns
+    True if it became the leader since the last call: another broadcaster may then have published a moment ago.
+    `publish` returns once the message has been accepted, or dropped since another broadcaster is the leader.
     """
     while True:
         if await wait_until_leader():

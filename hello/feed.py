@@ -13,7 +13,7 @@ Then the channel goes down, by status 3:
 
     poll(Cursor(position=5-0, status=2, beat=0))    status: down                          next: Cursor(5-0, 3, 0)
 
-Equal cursors get the same frames, made once. Nearly all clients have caught up, and so have one cursor. Clients that
+Equal cursors get the same frames, made once. Nearly all clients have caught up, and have the same cursor. Clients that
 resume at the same time from different positions soon have equal cursors too: the log is divided into blocks of about
 BLOCK_BYTES, and a poll that does not reach the head ends where a block ends. So from its second poll on each of them
 gets the same blocks.
@@ -73,7 +73,7 @@ class Feed:
             None  # position and `prev` of the last entry, if it was dropped
         )
         self._bytes = 0  # of the frames of all messages so far
-        self._cache: dict[Cursor, Pending] = {}  # the results of `poll` since anything was added
+        self._cache: dict[Cursor, Pending] = {}  # the results of `poll`, until a message, status or beat is added
         # Results that end before the head: they outlive `_cache`, since new messages do not change them. `_messages`
         # uses a result as long as all messages after its cursor are kept.
         self._blocks: dict[Cursor, Pending] = {}
@@ -97,8 +97,8 @@ class Feed:
             self._dropped = (entry.position, prev)
             return None
         self._dropped = None
-        # In a channel that was restored from an older snapshot `prev` may be before the head of this log. The position
-        # is not: this process has sent the channel the highest position that it has read.
+        # A channel that was restored from an older snapshot may give an entry a `prev` before the head of this log.
+        # Clients at the head have missed nothing, and all others are sent the entries up to the head first.
         prev = max(prev, self.head or ORIGIN)
         relayed_at = now_ms()
         frame = message_frame(entry, relay=self._instance, relayed_at=relayed_at)
@@ -155,7 +155,7 @@ class Feed:
     def _messages(self, cursor: Cursor) -> Pending:
         position = cursor.position
         # If messages after the position are trimmed, the frames begin with a gap, which grows when the next message is
-        # trimmed: such frames must not be reused.
+        # trimmed: such frames must not be reused. Neither must those from the oldest message (None), which changes too.
         is_reusable = position is not None and self._log.keeps_all_after(position)
         if is_reusable and (known := self._blocks.get(cursor)) is not None:
             return known
@@ -163,8 +163,8 @@ class Feed:
         size, more = 0, False
         for entry in self._log.after(position):
             if size >= BLOCK_BYTES:
-                # Keep the blocks that are complete: those before the block of `entry`. At least the first entry is in
-                # one, since it begins BLOCK_BYTES or more before `entry`.
+                # Keep only entries of blocks before that of `entry`: those blocks are complete. At least the first
+                # entry is kept, since it begins BLOCK_BYTES or more before `entry`.
                 entries, more = [each for each in entries if each.block < entry.block], True
                 break
             entries.append(entry)

@@ -12,7 +12,7 @@ class Frame(NamedTuple):
     """One frame: a JSON object in UTF-8, whose fields hello/web/README.md lists."""
 
     json: bytes
-    position: Position | None = None  # that of the message, which is the id of a server-sent event; else None
+    position: Position | None = None  # of a message, for the id of a server-sent event; None for other frames
 
 
 def welcome_frame(*, relay: str, head: Position | None, channel: str) -> Frame:

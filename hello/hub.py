@@ -79,12 +79,12 @@ class Hub:
         self._max_clients = max_clients
         self._clients: set[Client] = set()
         self._metrics = metrics
-        # An ordered set. A group subscribes before its clients and is notified first: a client that catches up after it
-        # has the cursor of the group again, and can join it.
+        # An ordered set: subscribers are notified in the order in which they subscribed. A group comes before the
+        # clients that may join it, so that its cursor has moved when one of them catches up: both are then equal.
         self._subscribers: dict[Subscriber, None] = {}
         metrics.clients.set_function(lambda: len(self))
         metrics.slow_clients.set_function(lambda: len(self._slow_clients()))
-        # Every other client gets its pending frames within a second, so that its lag is of no interest.
+        # A client that is not slow gets its pending frames within a second, so that its lag is of no interest.
         metrics.lag.set_function(lambda: max((client.lag for client in self._slow_clients()), default=0))
 
     def __len__(self) -> int:
@@ -150,8 +150,8 @@ class Hub:
         """Refuse new clients, and let the transports close the joined ones, in portions over at most so many seconds.
 
         Returns once every client is marked as draining: its transport still sends it what is pending. The portions keep
-        the other relays from getting all clients at once; a portion is at least one client, so that few clients are
-        drained in less time.
+        the other relays from getting all clients at once. A portion is at least one client: with few clients the drain
+        ends early.
         """
         self.draining = True
         if not self._clients:

@@ -118,8 +118,9 @@ class Entry:
     def follows(self, position: Position | None) -> bool:
         """Return True if a reader that has every entry up to `position` misses nothing before this entry.
 
-        This is the one rule for gaps. The entry 8-0 with prev 5-0 follows 5-0 and 6-0, but not 4-0: a reader at 4-0 has
-        missed 5-0. A reader without a position (None) cannot miss anything.
+        This is the one rule for gaps. The entry 8-0 with prev 5-0 follows 5-0, but not 4-0: a reader at 4-0 has missed
+        5-0. It also follows 6-0: a reader may have an entry that the channel has lost since. A reader without a
+        position (None) cannot miss anything.
         """
         return position is None or self.prev <= position
 

@@ -1,4 +1,4 @@
-"""The actor that relays: it appends what the channel yields to the hub. It knows neither clients nor backends."""
+"""The actor that relays: it appends to the hub every entry of the channel. It knows neither clients nor backends."""
 
 from collections.abc import AsyncIterator
 
@@ -26,14 +26,15 @@ async def relay(
     once it has appended every entry that the channel kept.
     """
     started = False
-    position: Position | None = None  # of the last entry received, which may be a copy that the hub has dropped
+    position: Position | None = None  # of the last entry received; the hub drops an entry whose message it already has
     async for batch in batches:
         unsent = 0  # bytes of frames appended since the last notification
         for entry in batch:
             if not entry.follows(position):
                 metrics.gaps.labels("relay").inc()
             position = entry.position
-            # A poll returns about BLOCK_BYTES: a client that has caught up needs one poll, and one write, for them.
+            # A client gets about BLOCK_BYTES at a time (see `Feed.poll`): notified so often, a client that keeps up gets
+            # all that is new by one write. The checkpoint lets other tasks run.
             if unsent >= BLOCK_BYTES:
                 hub.notify_all()
                 unsent = 0

@@ -6,14 +6,14 @@ order    all subscribers receive the entries in one and the same order
 seam     a subscriber from position p receives every kept entry after p, then the new ones: none missing, none twice
          where the two meet
 gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently.
-         A backend that lost its newest entries continues above the highest position that any connected process has
-         published or read: each process sends that position with every call
+         A backend that lost its newest entries, and with them their positions, gets them back: with every call its
+         client library sends the highest position that this process has published or read
 once     publishing a message again (same id) adds nothing, and returns the position that the message already has, as
          long as it is among the last `history` entries
 ready    once `subscribe` has been entered, every entry published afterwards is received
 bounded  a channel keeps exactly its last `history` entries, however slow its readers are
 leader   at most one process at a time has the lease, until it releases the lease or has not renewed it for
-         LEASE_SECONDS; a new message that any other holder publishes is refused (Fenced)
+         LEASE_SECONDS; a new message from any other process is refused (Fenced)
 outage   while the backend is away or refuses, publish and subscription raise ChannelLost within seconds
 leave    leaving a subscription frees everything that it held, on error and cancellation too
 """
@@ -28,7 +28,7 @@ from hello.message import Entry, Message, Position
 SCHEMES = ("memory", "redis", "rediss")  # of the URLs that `open_channel` accepts
 
 HEARTBEAT_SECONDS = 2.0  # between two batches of a quiet subscription: an empty batch proves that the backend replies
-# A leader that died blocks the others for so long. A living one, which renews every second, may miss two renewals.
+# A leader that died blocks the others for so long. A living one renews every second, and may be two seconds late.
 LEASE_SECONDS = 3.0
 MAX_BATCH = 1000  # entries: a reader that is far behind does not block the event loop
 
