@@ -419,26 +419,6 @@ async def test_client_that_does_not_answer_a_close_is_aborted(
 
 
 @on_both_loops
-async def test_nothing_is_sent_after_a_close_frame(caplog: pytest.LogCaptureFixture) -> None:
-    """A caught-up client that sent invalid UTF-8 receives 1007, and none of the messages that follow."""
-    async with served(caplog, send_buffer=None) as relay:
-        client, other = Client(relay), Client(relay)
-        connection, _ = await client.connect(), await other.connect()
-        relay.publish(1, 1)
-        await relay.until(lambda: client.up_to_date and other.up_to_date)
-        connection.pause()
-        connection.transport.write(frame(TEXT, b"\xff"))
-        for _ in range(50):
-            relay.publish(1, 1)
-            await relay.until(lambda: other.up_to_date)
-        connection.resume()
-        await relay.until(lambda: connection.ended and len(relay.hub) == 1)
-        assert connection.code == 1007
-        assert client.received < 50
-        await relay.hub.drain(0)
-
-
-@on_both_loops
 @pytest.mark.parametrize("how", ["close", "end", "reset"])
 async def test_client_that_leaves_early_is_forgotten(caplog: pytest.LogCaptureFixture, how: str) -> None:
     """Clients that leave while they catch up, any number of steps after they joined, leave nothing behind."""
