@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from hello.web.websocket import ABORT_SECONDS
 from tests.processes import HelloProcess
 from tests.web.raw import (
     ACCEPT,
@@ -18,6 +19,7 @@ from tests.web.raw import (
     Client,
     Frame,
     ask_head,
+    chunks,
     close_payload,
     connect,
     frame,
@@ -84,7 +86,7 @@ def test_close_is_answered(process: HelloProcess, payload: bytes) -> None:
     """The reply has the same code, nothing after the close is read, and the connection ends."""
     with Client(process.port) as client:
         client.send(frame(CLOSE, payload), frame(PING, b"late"), frame(3), frame(TEXT, b"\xff"))
-        assert client.until_closed().payload[:2] == payload[:2]
+        assert client.until_closed(ABORT_SECONDS - 1).payload[:2] == payload[:2]
 
 
 @pytest.mark.parametrize(
@@ -193,5 +195,7 @@ def test_handshake_may_come_in_any_form(process: HelloProcess, parts: list[bytes
         answer = receive_head(connection)
         assert answer.status == 101
         received = answer.rest
-        while early and frame(PONG, b"early", masked=False) not in received:
-            received += connection.recv(1 << 16)
+        for data in chunks(connection) if early else ():
+            received += data
+            if frame(PONG, b"early", masked=False) in received:
+                break
