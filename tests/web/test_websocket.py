@@ -333,13 +333,16 @@ async def test_stalled_client_is_not_written_to(
 class Before(asyncio.Protocol):
     """The server's protocol of a connection before it is handed over."""
 
-    full = False
+    full = lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def pause_writing(self) -> None:
         self.full = True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
 
 
 @on_both_loops
@@ -365,6 +368,23 @@ async def test_connection_handed_over_full_is_not_written_to() -> None:
         before.transport.abort()
         while len(hub):
             await anyio.lowlevel.checkpoint()
+
+
+@on_both_loops
+async def test_connection_handed_over_closed_is_forgotten() -> None:
+    """A client that disconnected during its handshake leaves the hub, although its end is reported to no one."""
+    hub = Hub(history=1, instance="here", max_clients=100, metrics=Metrics())
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        _, before = await asyncio.get_running_loop().create_connection(Before, sock=ours)
+        before.transport.abort()
+        while not before.lost:
+            await anyio.lowlevel.checkpoint()
+        connection = websocket.WebSocketConnection(websocket.CaughtUp(hub))
+        hub.join(connection, 0)
+        connection.begin(before.transport, set(), b"")
+        assert len(hub) == 0
 
 
 @on_asyncio
