@@ -27,7 +27,7 @@ LITTLE = 4096  # bytes that the kernel holds, at either end of a connection
 LONG = 1500  # characters of a message, so that a burst takes several writes
 CLIENTS, STEPS = 40, 400
 PINGS = 80  # on one connection, at most: a hundred frames a minute are allowed
-SECONDS = 300.0  # for what takes four at most on an idle machine, and for those that a test lets pass
+SECONDS = 180.0  # for what takes four at most on an idle machine, and for those that a test lets pass
 SETTLED_SECONDS = 0.5  # blocked, until no byte is in flight to a client that does not read
 STALLED_SECONDS = 65.0  # more than the 30 without progress after which a client is closed
 LOST_WRITES = "socket.send() raised exception."  # asyncio logs it for writes between a loss and `connection_lost`
@@ -420,7 +420,7 @@ async def test_client_that_does_not_answer_a_close_is_aborted(
 ) -> None:
     """A stalled client that reads everything after all, but sends no close frame, is aborted."""
     monkeypatch.setattr("hello.hub.SLOW_SECONDS", SETTLED_SECONDS)
-    monkeypatch.setattr(websocket, "ABORT_SECONDS", 100)
+    monkeypatch.setattr(websocket, "ABORT_SECONDS", 40)
     async with served(caplog) as relay:
         relay.append(400, LONG)
         async with await anyio.connect_tcp(*relay.address) as stream:
@@ -431,7 +431,7 @@ async def test_client_that_does_not_answer_a_close_is_aborted(
             while not received.endswith(frame(CLOSE, close_payload(1013), masked=False)):
                 received += await stream.receive()
             assert len(relay.hub) == 1
-            await clock.advance(100)
+            await clock.advance(40)
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await stream.receive()
         await relay.until(lambda: len(relay.hub) == 0)
