@@ -33,8 +33,8 @@ async def relay(
             if not entry.follows(position):
                 metrics.gaps.labels("relay").inc()
             position = entry.position
-            # A client gets about BLOCK_BYTES at a time (see `Feed.poll`): notified so often, a client that keeps up gets
-            # all that is new by one write. The checkpoint lets other tasks run.
+            # A client gets about BLOCK_BYTES at a time (see `Feed.poll`): notified so often, a client that keeps up
+            # gets all that is new by one write. The checkpoint lets other tasks run.
             if unsent >= BLOCK_BYTES:
                 hub.notify_all()
                 unsent = 0
