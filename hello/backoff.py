@@ -7,7 +7,7 @@ import anyio
 FIRST_DELAY = 0.1  # seconds; most losses are one closed connection, so that an early retry succeeds
 MAX_DELAY = 2.0  # seconds; a longer delay would add to an outage, a shorter one to the load on a server that starts
 STEADY_SECONDS = 10.0  # an attempt that lasted so long has nothing to do with the failures before it
-MAX_FAILURES = 10  # 6 give MAX_DELAY; without a limit 2 ** failures would become huge in an outage of days
+MAX_FAILURES = 10  # any limit from 6 on reaches MAX_DELAY; without one 2 ** failures becomes huge in a long outage
 
 
 class Backoff:

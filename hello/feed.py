@@ -15,8 +15,8 @@ Then the channel goes down, by status 3:
 
 Equal cursors get the same frames, made once. Nearly all clients have caught up, and have the same cursor. Clients that
 resume at the same time from different positions soon have equal cursors too: the log is divided into blocks of about
-BLOCK_BYTES, and a poll that does not reach the head ends where a block ends. So from its second poll on each of them
-gets the same blocks.
+BLOCK_BYTES, and a poll that does not reach the head ends where a block ends. So every later cursor is at the end of a
+block, and the frames after it are made once for all clients that come by.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,9 @@ from hello.frames import BEAT, Frame, gap_frame, message_frame, status_frame, we
 from hello.log import Log
 from hello.message import ORIGIN, Entry, Gap, Position, now_ms, with_gaps
 
-BLOCK_BYTES = 16 * 1024  # of frames: about so much is buffered in this process for a client that does not read
+# Of frames in one poll. A transport does not poll while its last write is incomplete, so that about so much is buffered
+# in this process for a client that does not read.
+BLOCK_BYTES = 16 * 1024
 CACHE_SIZE = 256  # cursors whose next frames are kept; at most about 16 KiB each
 
 
@@ -87,8 +89,8 @@ class Feed:
         """Add an entry of the channel, and return it as the clients get it.
 
         An entry whose message the log already has is dropped (None): a channel that lost the message may have accepted
-        it again. The next entry then gets the `prev` of the dropped one: after 5-0, 6-0 (dropped, prev 5-0) and 7-0
-        (prev 6-0) the log has 7-0 with prev 5-0, and no client sees a gap.
+        it again. The next entry then gets the `prev` of the dropped one. Example: the head is 5-0; 6-0 with prev 5-0 is
+        dropped; 7-0 with prev 6-0 is added with prev 5-0, so that no client sees a gap.
         """
         prev = entry.prev
         if self._dropped is not None and prev == self._dropped[0]:
@@ -97,8 +99,9 @@ class Feed:
             self._dropped = (entry.position, prev)
             return None
         self._dropped = None
-        # A channel that was restored from an older snapshot may give an entry a `prev` before the head of this log.
-        # Clients at the head have missed nothing, and all others are sent the entries up to the head first.
+        # A channel that was restored from an older snapshot may give an entry a `prev` before the head of this log, if
+        # the entry was published before any process sent the higher position. To raise `prev` hides no loss: clients at
+        # the head have missed nothing, and all others are sent the entries up to the head first.
         prev = max(prev, self.head or ORIGIN)
         relayed_at = now_ms()
         frame = message_frame(entry, relay=self._instance, relayed_at=relayed_at)
@@ -106,19 +109,19 @@ class Feed:
         self._bytes += len(frame.json)
         relayed = RelayedEntry(entry.position, prev, entry.message, relayed_at, frame, block)
         self._log.append(relayed)
-        self._move_head(self.caught_up._replace(position=entry.position))
+        self._set_caught_up(self.caught_up._replace(position=entry.position))
         return relayed
 
     def set_channel_up(self, up: bool) -> None:
         """Add a status: the channel went away, or came back."""
         self._channel = "up" if up else "down"
         self._status_frame = status_frame(channel=self._channel, since=now_ms())
-        self._move_head(self.caught_up._replace(status=self.caught_up.status + 1))
+        self._set_caught_up(self.caught_up._replace(status=self.caught_up.status + 1))
         self._blocks.clear()  # only frees memory: the keys hold the old status, so that `poll` never finds them again
 
     def beat(self) -> None:
         """Add a beat."""
-        self._move_head(self.caught_up._replace(beat=self.caught_up.beat + 1))
+        self._set_caught_up(self.caught_up._replace(beat=self.caught_up.beat + 1))
         self._blocks.clear()  # only frees memory, in the same way
 
     def cursor_at(self, start: Position | int) -> Cursor:
@@ -154,8 +157,9 @@ class Feed:
 
     def _messages(self, cursor: Cursor) -> Pending:
         position = cursor.position
-        # If messages after the position are trimmed, the frames begin with a gap, which grows when the next message is
-        # trimmed: such frames must not be reused. Neither must those from the oldest message (None), which changes too.
+        # Only a result that no append changes goes into `_blocks`. If messages after the position are trimmed, it
+        # begins with a gap that grows with each trim; if the position is None, it begins at the oldest message, which
+        # changes.
         is_reusable = position is not None and self._log.keeps_all_after(position)
         if is_reusable and (known := self._blocks.get(cursor)) is not None:
             return known
@@ -163,8 +167,8 @@ class Feed:
         size, more = 0, False
         for entry in self._log.after(position):
             if size >= BLOCK_BYTES:
-                # Keep only entries of blocks before that of `entry`: those blocks are complete. At least the first
-                # entry is kept, since it begins BLOCK_BYTES or more before `entry`.
+                # Cut at the end of a block: drop the entries in the block of `entry`. The first one always stays: in
+                # the bytes of all frames it begins BLOCK_BYTES or more before `entry`, and so in an earlier block.
                 entries, more = [each for each in entries if each.block < entry.block], True
                 break
             entries.append(entry)
@@ -176,7 +180,7 @@ class Feed:
             _put(self._blocks, cursor, pending)
         return pending
 
-    def _move_head(self, caught_up: Cursor) -> None:
+    def _set_caught_up(self, caught_up: Cursor) -> None:
         self.caught_up = caught_up
         self._cache.clear()
 

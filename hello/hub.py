@@ -79,8 +79,9 @@ class Hub:
         self._max_clients = max_clients
         self._clients: set[Client] = set()
         self._metrics = metrics
-        # An ordered set: subscribers are notified in the order in which they subscribed. A group comes before the
-        # clients that may join it, so that its cursor has moved when one of them catches up: both are then equal.
+        # An ordered set: subscribers are notified in the order in which they subscribed. A transport must subscribe a
+        # group before its clients: then the cursor of the group has moved, and a client that catches up later in the
+        # same round has an equal cursor and can join.
         self._subscribers: dict[Subscriber, None] = {}
         metrics.clients.set_function(lambda: len(self))
         metrics.slow_clients.set_function(lambda: len(self._slow_clients()))

@@ -97,7 +97,7 @@ class Lease:
         try:
             return await self._channel.publish(message, self._holder)
         except Fenced:
-            # The lease may have expired in an outage, without a new leader: then this holder acquires it again.
+            # The lease may have expired in an outage. If no other holder has it now, the message is still published.
             if await self._channel.acquire(self._holder):
                 return await self._channel.publish(message, self._holder)
             raise

@@ -26,15 +26,15 @@ async def relay(
     once it has appended every entry that the channel kept.
     """
     started = False
-    position: Position | None = None  # of the last entry received; the hub drops an entry whose message it already has
+    position: Position | None = None  # of the last entry received, even if the hub dropped it since it has the message
     async for batch in batches:
         unsent = 0  # bytes of frames appended since the last notification
         for entry in batch:
             if not entry.follows(position):
                 metrics.gaps.labels("relay").inc()
             position = entry.position
-            # A client gets about BLOCK_BYTES at a time (see `Feed.poll`): notified so often, a client that keeps up
-            # gets all that is new by one write. The checkpoint lets other tasks run.
+            # A client gets about BLOCK_BYTES by one poll. If it is notified each time that so much is new, a client
+            # that keeps up needs one poll and one write for each notification. The checkpoint lets other tasks run.
             if unsent >= BLOCK_BYTES:
                 hub.notify_all()
                 unsent = 0

@@ -6,8 +6,8 @@ order    all subscribers receive the entries in one and the same order
 seam     a subscriber from position p receives every kept entry after p, then the new ones: none missing, none twice
          where the two meet
 gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently.
-         A backend that lost its newest entries, and with them their positions, gets them back: with every call its
-         client library sends the highest position that this process has published or read
+         A backend that lost its newest entries must not use their positions again: with every call the code for that
+         backend sends the highest position that this process has published or read, and new entries come after it
 once     publishing a message again (same id) adds nothing, and returns the position that the message already has, as
          long as it is among the last `history` entries
 ready    once `subscribe` has been entered, every entry published afterwards is received
