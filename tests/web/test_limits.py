@@ -51,6 +51,11 @@ def test_request_before_the_answer_is_refused(process: HelloProcess) -> None:
         assert b"HTTP/1.1 429 " in first(process.port, request("/events") + early)
 
 
+def test_frames_before_the_answer_are_limited(process: HelloProcess) -> None:
+    """A client that sends over 4 KiB before the answer to its handshake is disconnected without one."""
+    assert first(process.port, handshake() + b"x" * 4097) == b""
+
+
 def test_head_requests_are_answered_and_take_no_place(process: HelloProcess) -> None:
     """HEAD has the status of GET and no body, also for the endless stream."""
     for path, status in (("/", 200), ("/page/main.js", 200), ("/events", 200), ("/events?after=x", 400)):
