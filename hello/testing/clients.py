@@ -4,13 +4,15 @@ import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from starlette.types import ASGIApp
+
+from hello.client import ClientProtocol, Lost, Opened, Repeated, Shown, StatusChanged
 
 ALL = 1_000_000  # messages: more than any test keeps
 
@@ -95,34 +97,41 @@ class Server(Protocol):
     def open(self, path: str) -> Any: ...
 
 
-@dataclass
 class Client:
-    """What a page keeps over all its connections, by the page's own rules."""
+    """A client over all its connections, by the rules of `hello.client`."""
 
-    shown: list[dict[str, Any]] = field(default_factory=list)
-    gaps: list[dict[str, Any]] = field(default_factory=list)
-    channel: str | None = None
-    repeated: int = 0  # messages whose id had come before; they were not shown again
+    def __init__(self) -> None:
+        self.shown: list[dict[str, Any]] = []  # message frames
+        self.gaps: list[dict[str, Any]] = []  # gap frames
+        self.channel: str | None = None  # `up` or `down`, as the relay sent it last
+        self.repeated = 0  # messages that came again; they were not shown again
+        self._protocol = ClientProtocol(last=ALL)
 
     @asynccontextmanager
     async def open(self, server: Server, path: str = "/ws") -> AsyncIterator["Client"]:
-        """Connect to `/ws` or `/events`: resume after the last message shown, or start with all that is kept."""
-        start = f"after={self.shown[-1]['position']}" if self.shown else f"last={ALL}"
-        async with server.open(f"{path}?{start}") as self._stream:
-            yield self
+        """Connect to `/ws` or `/events`: first with all that is kept, then from where the last connection ended."""
+        async with server.open(f"{path}?{self._protocol.resume_query}") as self._stream:
+            try:
+                yield self
+            finally:
+                self._protocol.disconnected()
 
     async def receive(self) -> dict[str, Any]:
-        """Receive one frame, and return it."""
+        """Receive one frame, and return it.
+
+        Raises Closed if the relay has closed the stream.
+        """
         frame: dict[str, Any] = await self._stream.receive()
-        match frame["type"]:
-            case "message" if frame["id"] in {message["id"] for message in self.shown}:
-                self.repeated += 1
-            case "message":
-                self.shown.append(frame)
-            case "gap":
-                self.gaps.append(frame)
-            case "welcome" | "status":
-                self.channel = frame["channel"]
+        for item in self._protocol.receive(frame):
+            match item:
+                case Shown():
+                    self.shown.append(item.frame)
+                case Lost():
+                    self.gaps.append({"type": "gap", "after": str(item.after), "before": str(item.before)})
+                case Repeated():
+                    self.repeated += 1
+                case Opened() | StatusChanged():
+                    self.channel = item.channel
         return frame
 
     async def until_shown(self, count: int) -> None:
