@@ -16,7 +16,7 @@ from hello.channel import ChannelLost, Fenced, open_channel
 from hello.message import Entry, Message, Position
 from hello.testing.conformance import LIMIT_SECONDS, exhaust, ids, make_message, read, receive, receive_all
 from tests.conftest import missing
-from tests.faults.proxy import Link
+from tests.faults.proxy import Proxy
 from tests.redis_server import RedisServer, can_move_clocks
 
 
@@ -127,13 +127,13 @@ async def test_silent_server_is_a_loss(redis_server: RedisServer) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
 async def test_reset_while_idle_is_a_loss(redis_server: RedisServer) -> None:
     """After a reset, as by a firewall, one publish may fail with a lost channel, and the next one does not."""
-    link = Link("to Redis", redis_server.port)
+    proxy = Proxy("to Redis", redis_server.port)
     async with anyio.create_task_group() as group:
-        await group.start(link.run)
-        async with open_channel(f"redis://127.0.0.1:{link.port}", history=100) as channel:
+        await group.start(proxy.run)
+        async with open_channel(f"redis://127.0.0.1:{proxy.port}", history=100) as channel:
             for number in range(20):
                 await channel.acquire("a")
-                link.reset()
+                proxy.reset()
                 for _ in range(number):  # steps of the event loop, which notices the reset sooner or later
                     await anyio.lowlevel.checkpoint()
                 with suppress(ChannelLost):

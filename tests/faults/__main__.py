@@ -1,4 +1,4 @@
-"""The command: `python -m tests.faults --seed 1 --minutes 20` runs mixed faults for so long, and reports."""
+"""The command: `python -m tests.faults --seed 1 --minutes 20` runs faults for so long, and reports."""
 
 import argparse
 import random
@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from tests.faults.run import Run
-from tests.faults.schedule import KINDS, MOVED_CLOCK, schedule
+from tests.faults.schedule import CLOCK_BACK, KINDS, schedule
 from tests.page.chromium import NoChromiumError
 from tests.redis_server import NoRedisServer, can_move_clocks
 
@@ -19,22 +19,22 @@ from tests.redis_server import NoRedisServer, can_move_clocks
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
-        description="Kill, cut off, restart, roll out and switch everything for as long as you like, and check what"
-        " every client sees.",
+        description="Kill, pause, cut off, restart, roll out and switch the processes of the system for as long as you"
+        " like, and check what every client receives.",
     )
-    parser.add_argument("--seed", type=int, default=None, help="replays a schedule (default: a new one, printed)")
+    parser.add_argument("--seed", type=int, default=None, help="repeats a schedule (default: a new seed, printed)")
     parser.add_argument("--minutes", type=float, default=20.0, help="how long (default: 20)")
     parser.add_argument("--clients", type=int, default=50, help="clients beside the page (default: 50)")
     parser.add_argument("--history", type=int, default=400, help="entries that are kept (default: 400, over a minute)")
     parser.add_argument("--mixed", action="store_true", help="do not begin with each kind of fault by itself")
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
-    kinds = dict(KINDS)
+    kinds = set(KINDS)
     if not can_move_clocks():
-        del kinds[MOVED_CLOCK]
-        _say("Redis's clock is not set back: that takes libfaketime, and Python 3.11 or 3.12")
+        kinds.remove(CLOCK_BACK)
+        _print("Redis's clock is not set back: that takes libfaketime, and Python 3.11 or 3.12")
     directory = Path(tempfile.mkdtemp(prefix="hello-faults-"))
-    _say(f"seed {seed}, {arguments.minutes:g} minutes, {arguments.clients} clients and a page; logs in {directory}")
+    _print(f"seed {seed}, {arguments.minutes:g} minutes, {arguments.clients} clients and a page; logs in {directory}")
     rounds = schedule(seed, kinds, singly_first=not arguments.mixed)
     try:
         run = Run(
@@ -45,20 +45,20 @@ def main() -> int:
             history=arguments.history,
             movable_clock=can_move_clocks(),
         )
-        with suppress(KeyboardInterrupt):  # whoever has seen enough gets the report of the rounds so far
+        with suppress(KeyboardInterrupt):  # which still prints the report of the rounds so far
             anyio.run(run.run, arguments.minutes)
     except (NoRedisServer, NoChromiumError) as reason:
         parser.error(str(reason))
     for line in run.report.lines():
-        _say(line)
+        _print(line)
     if run.report.findings:
-        _say(f"replay with the same options and --seed {seed}; the logs are in {directory}")
+        _print(f"repeat with the same options and --seed {seed}; the logs are in {directory}")
         return 1
     shutil.rmtree(directory)
     return 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)  # noqa: T201  a command that reports
 
 

@@ -1,6 +1,6 @@
-"""Clients over WebSocket and server-sent events, by the page's own rules (connection.js, client-protocol.js).
+"""Clients over WebSocket and server-sent events, by the rules of `hello.client`, on real connections.
 
-They know relays by the ports of their links, and note all that they see; they judge nothing.
+They know relays by the ports of their proxies, and record all that they receive; they judge nothing.
 """
 
 import json
@@ -9,142 +9,146 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from hello.message import Position
-from tests.faults.checker import ClientLog, Seen, State, Told
+from hello.client import (
+    IDLE_TIMEOUT,
+    OPEN_TIMEOUT,
+    ClientProtocol,
+    Lost,
+    Opened,
+    Repeated,
+    Shown,
+    StatusChanged,
+    backoff_delay,
+    close_reason,
+    next_attempt,
+)
+from hello.message import Gap
+from tests.faults.checker import ClientLog
+from tests.promises import Received, State
 
-# connection.js, in seconds
-SILENCE = 25.0
-OPENING = 10.0
-STEADY = 10.0
-PAUSES = (1.0, 0.5, 1.0, 2.0, 4.0, 5.0)
-RECENT = 50  # messages
+LONG_AWAY = 0.2  # the share of a leaving client's absences that is longer than the history
 
-LONG_AWAY = 0.2  # of the times that a wanderer is away, which share is longer than the history
-
-parse = cache(Position.parse)  # fifty clients see the same positions: one object for all
+# "stays" connected, "moves" from one relay to another, or "leaves" and comes back
+Behaviour = Literal["stays", "moves", "leaves"]
 
 
-class PositionRefused(Exception):
+class PositionRejected(Exception):
     """A relay does not resume from a position that a relay gave: with clocks that only go back this must not be."""
 
 
 class Client:
-    """One client. It `stays`, `hops` from one relay to another, or `wanders`: leaves, and comes back.
-
-    `relays` has the ports of those that serve newcomers, by their names, and changes as they do.
-    """
+    """One client. `relays` has the ports of those relays that serve new clients, by name, and changes as they do."""
 
     def __init__(
-        self, name: str, relays: Mapping[str, int], *, sse: bool, manner: str, history_seconds: float, seed: int
+        self,
+        name: str,
+        relays: Mapping[str, int],
+        *,
+        sse: bool,
+        behaviour: Behaviour,
+        history_seconds: float,
+        seed: int,
     ) -> None:
         self.log = ClientLog(name)
-        self.dropped = 0  # messages that came and had been shown before
         self._relays = relays
         self._sse = sse
-        self._manner = manner
+        self._behaviour = behaviour
         self._history_seconds = history_seconds
-        self._luck = random.Random(f"{seed} {name}")
-        self._position: Position | None = None
-        self._ids: set[str] = set()
-        self._gap: tuple[Position, Position] | None = None
+        self._rng = random.Random(f"{seed} {name}")
+        self._protocol = ClientProtocol()
         self._relay = ""
 
-    async def run(self, home: anyio.Event) -> None:
-        """Be a client for ever; once `home` is set nobody leaves any more."""
+    async def run(self, last_round: anyio.Event) -> None:
+        """Be a client without end; once `last_round` is set it stays connected."""
         while True:
             with anyio.CancelScope() as visit:
-                if self._manner != "stays" and not home.is_set():
-                    visit.deadline = anyio.current_time() + self._luck.uniform(2, 15)
+                if self._behaviour != "stays" and not last_round.is_set():
+                    visit.deadline = anyio.current_time() + self._rng.uniform(2, 15)
                 await self._stay_connected()
-            if self._manner == "wanders":
+            if self._behaviour == "leaves":
                 left = time.time()
                 self.log.away.append((left, float("inf")))
                 with anyio.move_on_after(self._time_away()):
-                    await home.wait()
+                    await last_round.wait()
                 self.log.away[-1] = (left, time.time())
 
     def _time_away(self) -> float:
-        if self._luck.random() < LONG_AWAY:
-            return self._history_seconds * self._luck.uniform(1, 1.5)
-        return self._luck.uniform(0.2, 8)
+        if self._rng.random() < LONG_AWAY:
+            return self._history_seconds * self._rng.uniform(1, 1.5)
+        return self._rng.uniform(0.2, 8)
 
     async def _stay_connected(self) -> None:
         attempt = 0
         while True:
-            up, reason = await self._listen()
-            if up > STEADY:
-                attempt = 0
-            attempt += 1
-            limit = PAUSES[-1 if reason == 1013 else min(attempt, len(PAUSES)) - 1]
-            await anyio.sleep(self._luck.uniform(0, limit))
+            seconds_open, reason = await self._receive_until_closed()
+            attempt = next_attempt(attempt, seconds_open)
+            await anyio.sleep(backoff_delay(reason, attempt, self._rng.random()))
 
-    async def _listen(self) -> tuple[float, int | None]:
-        """Connect and take frames until the end; for how long it was up, and the code that it was closed with."""
+    async def _receive_until_closed(self) -> tuple[float | None, str]:
+        """Connect and receive until the end; return how many seconds the connection was open, and why it closed."""
         opened: float | None = None
         code: int | None = None
-        relays = dict(self._relays)  # those that there are now
-        names = self._luck.sample(sorted(relays), len(relays))
-        if self._manner == "hops":
+        relays = dict(self._relays)  # as they are now
+        names = self._rng.sample(sorted(relays), len(relays))
+        if self._behaviour == "moves":
             names.sort(key=lambda name: name == self._relay)
         try:
-            for name in names:  # as a Service would: another one where one refuses
+            for name in names:  # as a Service would: another one if one refuses
                 with suppress(ConnectionRefusedError):
                     async with aclosing(self._frames(relays[name])) as frames:
                         while True:
-                            with anyio.fail_after(OPENING if opened is None else SILENCE):
+                            with anyio.fail_after(OPEN_TIMEOUT if opened is None else IDLE_TIMEOUT):
                                 frame = await anext(frames)
                             if opened is None:
                                 opened = anyio.current_time()
                                 self._relay = name
                                 self.log.connections += 1
-                            self._take(frame)
+                            self._record(frame)
         except InvalidStatus as refused:
-            if refused.response.status_code == 400:
-                raise PositionRefused(f"{self.log.name} at {self._position}") from refused
+            self._check_refusal(refused.response.status_code, (refused.response.body or b"").decode())
         except ConnectionClosed as closed:
             code = closed.rcvd.code if closed.rcvd else None
         except (OSError, InvalidHandshake, TimeoutError, EOFError, StopAsyncIteration):
             pass
         finally:
+            self._protocol.disconnected()
             if opened is not None:
                 self.log.states.append(State(time.time(), "gone", self._relay))
-        return (anyio.current_time() - opened if opened else 0.0), code
+        seconds_open = None if opened is None else anyio.current_time() - opened
+        return seconds_open, close_reason(code, opened is not None)
 
     def _frames(self, port: int) -> AsyncGenerator[dict[str, Any], None]:
-        start = f"last={RECENT}" if self._position is None else f"after={self._position}"
-        return self._events(port, start) if self._sse else self._messages(port, start)
+        return self._events(port) if self._sse else self._websocket(port)
 
-    async def _messages(self, port: int, start: str) -> AsyncGenerator[dict[str, Any], None]:
-        socket = await connect(
-            f"ws://127.0.0.1:{port}/ws?{start}", open_timeout=None, ping_interval=None, compression=None, proxy=None
-        )
+    async def _websocket(self, port: int) -> AsyncGenerator[dict[str, Any], None]:
+        url = f"ws://127.0.0.1:{port}/ws?{self._protocol.resume_query}"
+        socket = await connect(url, open_timeout=None, ping_interval=None, compression=None, proxy=None)
         try:
             while True:
                 yield json.loads(await socket.recv())
         finally:
-            socket.transport.abort()  # left behind, not waited for: the line may be dead
+            socket.transport.abort()  # without a close handshake: the connection may hang
 
-    async def _events(self, port: int, start: str) -> AsyncGenerator[dict[str, Any], None]:
-        """An EventSource repeats its first query, and says by a header what it saw last."""
-        resumed = f"Last-Event-ID: {self._position}\r\n" if self._position else ""
-        request = f"GET /events?{start} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{resumed}\r\n"
+    async def _events(self, port: int) -> AsyncGenerator[dict[str, Any], None]:
+        """An EventSource repeats its first query, and sends its position in a header."""
+        position = self._protocol.position
+        resumed = f"Last-Event-ID: {position}\r\n" if position else ""
+        request = f"GET /events?{ClientProtocol().resume_query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{resumed}\r\n"
         try:
             stream = await anyio.connect_tcp("127.0.0.1", port)
             async with stream:
                 buffered = BufferedByteReceiveStream(stream)
                 await stream.send(request.encode())
-                head = await buffered.receive_until(b"\r\n\r\n", 65536)
-                if not head.startswith(b"HTTP/1.1 200"):
-                    if head.startswith(b"HTTP/1.1 400"):
-                        raise PositionRefused(f"{self.log.name} at {self._position}")
+                head = (await buffered.receive_until(b"\r\n\r\n", 65536)).decode()
+                if (status := int(head.split()[1])) != 200:
+                    self._check_refusal(status, (await buffered.receive()).decode())
                     return
                 text = ""
                 while size := int(await buffered.receive_until(b"\r\n", 100), 16):
@@ -158,23 +162,21 @@ class Client:
         except (anyio.BrokenResourceError, anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.EndOfStream) as error:
             raise EOFError from error
 
-    def _take(self, frame: dict[str, Any]) -> None:
+    def _check_refusal(self, status: int, body: str) -> None:
+        if status == 400:
+            raise PositionRejected(f"{self.log.name} at {self._protocol.position}: {body}")
+
+    def _record(self, frame: dict[str, Any]) -> None:
         now = time.time()
-        match frame["type"]:
-            case "welcome" | "status":
-                if frame["type"] == "welcome":
-                    self._gap = None
-                self.log.states.append(State(now, frame["channel"], self._relay))
-            case "gap":
-                self._gap = (parse(frame["after"]), parse(frame["before"]))
-            case "message":
-                position, message_id = parse(frame["position"]), sys.intern(frame["id"])
-                known = message_id in self._ids
-                self.log.seen.append(Seen(now, position, message_id, not known))
-                self.dropped += known
-                if self._position is None or position > self._position:
-                    self._position = position
-                if self._gap is not None:
-                    self.log.gaps.append(Told(now, *self._gap))
-                    self._gap = None
-                self._ids.add(message_id)
+        gap: Gap | None = None
+        for item in self._protocol.receive(frame):
+            match item:
+                case Opened() | StatusChanged():
+                    self.log.states.append(State(now, item.channel, self._relay))
+                case Lost(after, before) if before is not None:
+                    gap = Gap(after, before)
+                case Shown():
+                    message_id = sys.intern(item.message.id)
+                    self.log.received.append(Received(now, item.position, message_id, gap, shown=True))
+                case Repeated():
+                    self.log.received.append(Received(now, item.position, sys.intern(item.id), gap, shown=False))

@@ -1,6 +1,6 @@
-"""Makes the faults, and heals them: on real processes, a real Redis, and the links between them.
+"""Makes the faults, and heals them: on real processes, a real Redis, and the proxies between them.
 
-It knows no client, and judges only what a process owes whoever starts and stops it.
+It knows no client, and judges only how processes start and end.
 """
 
 import re
@@ -17,68 +17,81 @@ import anyio
 import anyio.to_thread
 from redis.asyncio import Redis
 
-from tests.faults.checker import Done
-from tests.faults.proxy import Link, Mode
+from tests.faults.checker import Injected
+from tests.faults.proxy import Mode, Proxy
 from tests.faults.recorder import Recorder, until
 from tests.faults.rollout import deployment, roll_out
-from tests.faults.schedule import ALL_LINKS, FIRST_SHAPE, LONGEST, LOSSES, RELAYS, Fault, Round
+from tests.faults.schedule import (
+    ALL_CONNECTIONS,
+    CLOCK_BACK,
+    FIRST_SHAPE,
+    LONGEST,
+    LOSE_REPLY,
+    LOSSES,
+    RELAYS,
+    Fault,
+    Round,
+)
 from tests.processes import START_SECONDS, HelloProcess
 from tests.redis_server import RedisServer
 
 # The processes of each shape, by their actors: two of everything, more than the overlays have, so that there always is
-# another relay to go to and another broadcaster that waits.
+# another relay for the clients, and a standby for the leader.
 SHAPES = {
     "split": ("relay", "relay", "broadcaster", "broadcaster"),
     "combined": ("broadcaster,relay", "broadcaster,relay"),
 }
 DRAIN_SECONDS = 1.0
-STOP_SECONDS = 15.0  # from SIGTERM to the end: the drain, and the limits on those who do not go
-NEXT_ENTRY_SECONDS = 15.0  # after Redis lost its data, for one of the broadcasters to be accepted again
-ROLLED_SECONDS = START_SECONDS + 2 * LONGEST  # for a process to be ready if Redis may be away as it starts
-KNOWING_SECONDS = 10.0  # for both broadcasters to renew their claims, which they do every second
-BALLAST = 5000  # commands in Redis's log beside hello's, so that it is loading for a while and says so
+STOP_SECONDS = 15.0  # from SIGTERM to the end: the drain, and the limits for clients that do not disconnect
+NEXT_ENTRY_SECONDS = 15.0  # after Redis lost its data, until a message is accepted again
+ROLLED_SECONDS = START_SECONDS + 2 * LONGEST  # until a process is ready if Redis may be away as it starts
+RENEWED_SECONDS = 10.0  # until both broadcasters have tried to acquire the lease, which they do every second
+BALLAST = 5000  # commands in Redis's log beside those of hello, so that it is loading for a while
 KEPT_SNAPSHOTS = 3
-TROUBLE = re.compile(r'.*(?:Traceback|"error"|^Exception).*', re.MULTILINE)
+ERRORS = re.compile(r'.*(?:Traceback|"error"|^Exception).*', re.MULTILINE)  # lines of a process's log
 
 in_thread = anyio.to_thread.run_sync
 
 
 class Nemesis:
-    """The processes of a shape, one Redis and all links, and what was done to them.
+    """The processes of a shape, one Redis and the proxies between them, and the faults that were injected.
 
-    `processes` are those that run, the first relay first, `links` theirs, and `relays` the ports of those that serve
-    newcomers, which are what a Service knows.
+    `processes` are those that run, the first relay first. `relays` has the ports of those that serve new clients, as a
+    Service knows them. `proxies` are named CLIENT>SERVER.
     """
 
-    def __init__(self, directory: Path, server: RedisServer, history: int, pauses: tuple[float, float]) -> None:
+    def __init__(self, directory: Path, server: RedisServer, history: int, intervals: tuple[float, float]) -> None:
         self.directory = directory
         self.server = server
         self.recorder = Recorder(server, history)
-        self.done: list[Done] = []
-        self.complaints: list[str] = []
-        self.links: dict[str, Link] = {}
+        self.injected: list[Injected] = []
+        self.proxies: dict[str, Proxy] = {}
         self.processes: dict[str, HelloProcess] = {}
         self.relays: dict[str, int] = {}
-        # What a Service is to a page: one address, and any of the relays behind it. No fault is made to this one.
-        self.service = Link("page>service")
+        self.service = Proxy("page>service")  # one address for any of the relays; no fault is injected here
         self.replaced = 0  # processes
-        self.swallowed = 0  # replies, on links that are no more
+        self._errors: list[str] = []
+        self._lost_replies = 0  # at proxies that have ended
         self._settings = {
-            "interval_min": str(pauses[0]),
-            "interval_max": str(pauses[1]),
+            "interval_min": str(intervals[0]),
+            "interval_max": str(intervals[1]),
             "history": str(history),
             "drain_seconds": str(DRAIN_SECONDS),
             "log_format": "json",
         }
-        self._every_link: Mode = "open"
+        self._mode_of_all: Mode = "open"
         self._snapshots: list[Path] = []
         self._snapshot_count = 0
         self._read: dict[str, int] = {}  # characters of each log
         self._count = 0  # processes, ever
 
+    @property
+    def lost_replies(self) -> int:
+        return self._lost_replies + sum(proxy.lost_replies for proxy in self.proxies.values())
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The first shape runs, and at least one message was accepted; leaving ends it all."""
+        """Run the first shape, and enter once a message was accepted; leaving ends all processes."""
         async with anyio.create_task_group() as self._group:
             group = self._group
             try:
@@ -98,75 +111,79 @@ class Nemesis:
                     await in_thread(self.server.kill)
 
     async def ready(self) -> None:
-        """Return once every process is ready, and one of them has spoken. All faults are healed."""
+        """Return once every process is ready, and one of them has published. All faults are healed."""
         deadline = anyio.current_time() + START_SECONDS
         for name in self.processes:
-            await self._be_ready(name, deadline)
-        await until(self._has_a_speaker, NEXT_ENTRY_SECONDS, "one of those that run speaks")
-        for name in [name for name in self.links if not self.processes.keys() & set(name.split(">"))]:
-            link = self.links.pop(name)
-            link.end()
-            self.swallowed += link.swallowed
+            await self._until_ready(name, deadline)
+        await until(self._has_leader, NEXT_ENTRY_SECONDS, "one of the running processes publishes")
+        for name in [name for name in self.proxies if not self.processes.keys() & set(name.split(">"))]:
+            proxy = self.proxies.pop(name)
+            proxy.end()
+            self._lost_replies += proxy.lost_replies
 
-    async def strike(self, this_round: Round) -> None:
+    async def inject(self, this_round: Round) -> None:
         """Make the faults of a round, and return when they are healed."""
-        parts = self._parts()
+        names = self._names_of_roles()
         async with anyio.create_task_group() as group:
             for fault in this_round.faults:
-                target = ">".join(parts.get(end, end) for end in fault.target.split(">"))
-                group.start_soon(self._make, fault, target)
+                target = ">".join(names.get(end, end) for end in fault.target.split(">"))
+                group.start_soon(self._inject, fault, target)
 
-    def _has_a_speaker(self) -> bool:
-        return bool(self.recorder.entries) and self.recorder.entries[-1].broadcaster in self.processes
+    def _has_leader(self) -> bool:
+        return bool(self.recorder.entries) and self._leader() in self.processes
 
-    def _parts(self) -> dict[str, str]:
-        """Which process plays which part of a schedule now."""
-        speaker = self.recorder.entries[-1].broadcaster
-        standby = next(name for name in self._broadcasters() if name != speaker)
+    def _leader(self) -> str:
+        """Return the process that published last."""
+        return self.recorder.entries[-1].broadcaster or ""
+
+    def _names_of_roles(self) -> dict[str, str]:
+        """Return which process has which role of a schedule now."""
+        leader = self._leader()
+        standby = next(name for name in self._broadcasters() if name != leader)
         relays = [name for name in self.processes if name.startswith("relay")]
-        return {"speaker": speaker, "standby": standby, **dict(zip(RELAYS, relays, strict=False))}
+        return {"leader": leader, "standby": standby, **dict(zip(RELAYS, relays, strict=False))}
 
     def _broadcasters(self) -> list[str]:
         return [name for name in self.processes if name.startswith("broadcaster")]
 
     async def _start(self, actors: str) -> str:
-        """Start a new process, and let newcomers go to it once it is ready; its name."""
+        """Start a process, and let new clients connect to it once it is ready; return its name."""
         self._count += 1
         name = f"{actors.replace(',', '-')}-{self._count}"
-        link = await self._add_link(f"{name}>redis", self.server.port)
+        proxy = await self._add_proxy(f"{name}>redis", self.server.port)
         process = self.processes[name] = HelloProcess(
             self.directory / f"{name}.log",
             actors=actors,
             instance=name,
-            channel=f"redis://127.0.0.1:{link.port}",
+            channel=f"redis://127.0.0.1:{proxy.port}",
             **self._settings,
         )
         self._read[name] = 0
         process.launch()
-        await self._be_ready(name, anyio.current_time() + ROLLED_SECONDS)
+        await self._until_ready(name, anyio.current_time() + ROLLED_SECONDS)
         if deployment(actors) == "relay":
-            link = await self._add_link(f"clients>{name}", process.port)
-            self.relays[name] = link.port
+            proxy = await self._add_proxy(f"clients>{name}", process.port)
+            self.relays[name] = proxy.port
             self.service.targets = [*self.relays.values()]
         return name
 
-    async def _add_link(self, name: str, port: int) -> Link:
-        link = self.links[name] = Link(name, port)
-        link.set(self._every_link)
-        await self._group.start(link.run)
-        return link
+    async def _add_proxy(self, name: str, port: int) -> Proxy:
+        proxy = self.proxies[name] = Proxy(name, port)
+        proxy.set(self._mode_of_all)
+        await self._group.start(proxy.run)
+        return proxy
 
     async def _end(self, name: str) -> None:
-        """Let no newcomer go to a process, tell it to stop, and return once it has ended for good."""
+        """Let no new client connect to a process, terminate it, and return once it has ended."""
         self.relays.pop(name, None)
         self.service.targets = [*self.relays.values()]
         self.replaced += 1
-        with self._noted("term", name):
+        with self._recorded("terminate", name):
             await self._terminate(name)
         del self.processes[name]
 
     async def _replace(self, target: str) -> None:
-        """Roll what a schedule names so: all that runs to the shape of this name, or a Deployment to itself."""
+        """Roll out a target of a schedule: every process to the shape of this name, or a Deployment to itself."""
         running = {name: process.settings["actors"] for name, process in self.processes.items()}
         if target not in SHAPES:
             name = "broadcaster" if target == "broadcasters" else "relay"
@@ -174,54 +191,52 @@ class Nemesis:
         wanted = SHAPES.get(target) or tuple(running.values())
         await roll_out(running, wanted, start=self._start, end=self._end)
 
-    async def _be_ready(self, name: str, deadline: float) -> None:
+    async def _until_ready(self, name: str, deadline: float) -> None:
         process = self.processes[name]
         while await in_thread(process.status, "/readyz") != 200:
             if process.exit_code() is not None or anyio.current_time() > deadline:
                 raise TimeoutError(f"{name} has ended, or is not ready in time")
-            await anyio.sleep(0.05)  # between two looks at a process that starts
+            await anyio.sleep(0.05)  # between two checks of a process that starts
 
-    async def _make(self, fault: Fault, target: str) -> None:
+    async def _inject(self, fault: Fault, target: str) -> None:
         await anyio.sleep(fault.start)
         if fault.kind in LOSSES:
-            with self._noted("hold", "broadcasters"):
+            with self._recorded("hold", "broadcasters"):
                 await self._lose(fault.kind)
         elif fault.kind in ("rollout", "switch"):
-            await self._replace(fault.target)  # each process that goes is noted by itself
+            await self._replace(fault.target)  # which records each process that it terminates
         else:
-            with self._noted(fault.kind, target):
-                await self._strike(fault, target)
+            with self._recorded(fault.kind, target):
+                await self._inject_at(target, fault)
 
     @contextmanager
-    def _noted(self, kind: str, target: str) -> Iterator[None]:
-        number, start = len(self.done), time.time()
-        self.done.append(Done(kind, target, start, float("inf")))
+    def _recorded(self, kind: str, target: str) -> Iterator[None]:
+        number, start = len(self.injected), time.time()
+        self.injected.append(Injected(kind, target, start, float("inf")))
         yield
-        self.done[number] = Done(kind, target, start, time.time())
+        self.injected[number] = Injected(kind, target, start, time.time())
 
-    async def _strike(self, fault: Fault, target: str) -> None:
+    async def _inject_at(self, target: str, fault: Fault) -> None:
         if target == "redis":
-            await self._strike_redis(fault.kind, fault.seconds)
+            await self._inject_at_redis(fault.kind, fault.seconds)
         elif target in self.processes:
-            await self._strike_process(fault.kind, target, self.processes[target], fault.seconds)
+            await self._inject_at_process(target, fault.kind, fault.seconds)
         elif fault.kind == "reset":
-            self.links[target].reset()
+            self.proxies[target].reset()
         else:
-            await self._strike_links(cast("Mode", fault.kind.removesuffix(" all")), target, fault.seconds)
+            self._set_proxies(target, cast("Mode", fault.kind.removesuffix(" all")))
+            await anyio.sleep(fault.seconds)
+            self._set_proxies(target, "open")
 
-    async def _strike_links(self, mode: Mode, target: str, seconds: float) -> None:
-        self._set_links(mode, target)
-        await anyio.sleep(seconds)
-        self._set_links("open", target)
+    def _set_proxies(self, target: str, mode: Mode) -> None:
+        if target == ALL_CONNECTIONS:
+            self._mode_of_all = mode  # of later proxies too
+        for proxy in self.proxies.values() if target == ALL_CONNECTIONS else [self.proxies[target]]:
+            proxy.set(mode)
 
-    def _set_links(self, mode: Mode, target: str) -> None:
-        if target == ALL_LINKS:
-            self._every_link = mode  # of those too that are yet to come
-        for link in self.links.values() if target == ALL_LINKS else [self.links[target]]:
-            link.set(mode)
-
-    async def _strike_process(self, kind: str, name: str, process: HelloProcess, seconds: float) -> None:
-        if kind == "stop":
+    async def _inject_at_process(self, name: str, kind: str, seconds: float) -> None:
+        process = self.processes[name]
+        if kind == "pause":
             process.signal(signal.SIGSTOP)
             await anyio.sleep(seconds)
             process.signal(signal.SIGCONT)
@@ -238,110 +253,111 @@ class Nemesis:
         process.signal(signal.SIGTERM)
         try:
             if code := await in_thread(process.wait, STOP_SECONDS):
-                self.complaints.append(f"{name} ended with exit code {code} after SIGTERM")
+                self._errors.append(f"{name} ended with exit code {code} after SIGTERM")
         except TimeoutExpired:
-            self.complaints.append(f"{name} had not ended {STOP_SECONDS:g} s after SIGTERM")
+            self._errors.append(f"{name} had not ended {STOP_SECONDS:g} s after SIGTERM")
             await in_thread(process.kill)
 
-    async def _strike_redis(self, kind: str, seconds: float) -> None:
+    async def _inject_at_redis(self, kind: str, seconds: float) -> None:
         match kind:
-            case "redis kill" | "redis term":
+            case "redis kill" | "redis terminate":
                 await in_thread(self.server.kill if kind == "redis kill" else self.server.stop)
                 await anyio.sleep(seconds)
                 await in_thread(self.server.start)
-            case "redis stop":
+            case "redis pause":
                 self.server.pause()
                 await anyio.sleep(seconds)
                 self.server.resume()
             case "redis loading":
                 await self._load_for(seconds)
-            case "redis memory":
+            case "redis out of memory":
                 await self._configure("maxmemory", "1")
                 await anyio.sleep(seconds)
                 await self._configure("maxmemory", "0")
-            case "redis clock":
+            case _:
+                assert kind == CLOCK_BACK
                 self.server.set_clock(-int(seconds * 360))  # up to an hour
                 await anyio.sleep(seconds)
                 self.server.set_clock(0)
 
     async def _load_for(self, seconds: float) -> None:
-        """Start Redis again so that it loads its data for about so long, and answers with LOADING meanwhile."""
+        """Restart Redis so that it loads its data for about so long, and answers with LOADING meanwhile."""
         await in_thread(self.server.kill)
         logs = self.server.directory.rglob("*.aof*")
         commands = sum(path.read_bytes().count(b"\r\n*") for path in logs if path.is_file())
-        rest = round(seconds * 1_000_000 / commands)  # microseconds after each of them
-        await in_thread(lambda: self.server.start("--key-load-delay", str(rest), answer=b""))
+        delay = round(seconds * 1_000_000 / commands)  # microseconds after each command
+        await in_thread(lambda: self.server.start("--key-load-delay", str(delay), answer=b""))
         async with Redis.from_url(self.server.url, socket_timeout=30, protocol=2) as client:
             loading = True
             while loading:
-                await anyio.sleep(0.05)  # between two looks at a server that loads
+                await anyio.sleep(0.05)  # between two checks of a server that loads
                 loading = bool((await client.info("persistence"))["loading"])
 
     async def _lose(self, kind: str) -> None:
-        """Let Redis lose data while nobody publishes, and everybody who publishes knows its newest position.
+        """Let Redis lose data while every broadcaster knows its newest position, and none publishes.
 
-        Before a wipe the speaker does not hear that its last message was accepted, so that it says it again afterwards.
+        Before a wipe the leader gets no reply to its last publish, so that it publishes the same message again.
         """
-        links = [self.links[f"{name}>redis"] for name in self._broadcasters()]
-        speaker = self.links[f"{self.recorder.entries[-1].broadcaster}>redis"]
-        for link in links:
-            if link is speaker and kind == "redis wipe":
-                link.set("swallow", then="hold")
+        proxies = [self.proxies[f"{name}>redis"] for name in self._broadcasters()]
+        leader = self.proxies[f"{self._leader()}>redis"]
+        for proxy in proxies:
+            if proxy is leader and kind == "redis wipe":
+                proxy.set(LOSE_REPLY, then="hold")
             else:
-                link.set("hold")
-        await until(lambda: speaker.mode == "hold", NEXT_ENTRY_SECONDS, "the speaker has published")
+                proxy.set("hold")
+        await until(lambda: leader.mode == "hold", NEXT_ENTRY_SECONDS, "the leader has published")
         for name in self._broadcasters():
-            await self._renewed(name)
+            await self._until_renewed(name)
         await self.recorder.catch_up()
-        with self._noted(kind, "redis"):
+        with self._recorded(kind, "redis"):
             await in_thread(self.server.kill)
             self.server.replace_data(self._snapshots[0] if kind == "redis restore" else None)
-            while self._snapshots:  # what is older than a loss would bring back what was told as lost
+            while self._snapshots:  # an older snapshot would bring back entries that were reported as lost
                 shutil.rmtree(self._snapshots.pop())
             await in_thread(self.server.start)
         await self.recorder.note_loss()
-        for link in links:
-            link.set("open")
+        for proxy in proxies:
+            proxy.set("open")
         await self.recorder.next_entry(NEXT_ENTRY_SECONDS)
         if kind == "redis wipe":
             await self._add_ballast()
 
-    async def _renewed(self, name: str) -> None:
-        """Return once this broadcaster has claimed the voice again, and so heard of the newest position."""
+    async def _until_renewed(self, name: str) -> None:
+        """Return once this broadcaster has had a reply about the lease, and with it the newest position."""
         since = time.time()
-        deadline = anyio.current_time() + KNOWING_SECONDS
+        deadline = anyio.current_time() + RENEWED_SECONDS
         while True:
             metrics = await in_thread(self.processes[name].metrics)
             age = metrics['hello_channel_last_reply_age_seconds{actor="broadcaster"}']
-            if time.time() - age > since + 0.5:  # well after what was under way as the writes were held
+            if time.time() - age > since + 0.5:  # well after the calls that were under way as the hold began
                 return
             if anyio.current_time() > deadline:
-                raise TimeoutError(f"{name} has not claimed the voice for {KNOWING_SECONDS:g} s")
-            await anyio.sleep(0.1)  # between two looks at what another process measures
+                raise TimeoutError(f"{name} has had no reply about the lease for {RENEWED_SECONDS:g} s")
+            await anyio.sleep(0.1)  # between two checks of the metrics of another process
 
     async def take_snapshot(self) -> None:
-        """Copy what is on Redis's disk; the oldest of the last few copies is the one that a fault restores."""
+        """Copy what is on Redis's disk; a restore brings the oldest of the last few copies back."""
         self._snapshot_count += 1
         self._snapshots.append(self.directory / f"snapshot-{self._snapshot_count}")
         await in_thread(self.server.copy_data, self._snapshots[-1])
         while len(self._snapshots) > KEPT_SNAPSHOTS:
             shutil.rmtree(self._snapshots.pop(0))
 
-    def look_for_complaints(self) -> list[str]:
-        """What was noted since the last time: processes that ended by themselves, errors in their logs."""
+    def take_errors(self) -> list[str]:
+        """Return the errors since the last time: processes that ended by themselves, errors in their logs."""
         for name, process in self.processes.items():
             if (code := process.exit_code()) is not None:
-                self.complaints.append(f"{name} ended by itself with exit code {code}")
+                self._errors.append(f"{name} ended by itself with exit code {code}")
         for name, read in [*self._read.items()]:
             with (self.directory / f"{name}.log").open() as log:
                 log.seek(read)
                 text = log.read()
                 self._read[name] = log.tell()
-            self.complaints += [f"{name}: {line[:2000]}" for line in TROUBLE.findall(text)]
+            self._errors += [f"{name}: {line[:2000]}" for line in ERRORS.findall(text)]
             if name not in self.processes:
                 del self._read[name]
-        complaints, self.complaints = self.complaints, []
-        return complaints
+        errors, self._errors = self._errors, []
+        return errors
 
     async def _configure(self, name: str, value: str) -> None:
         async with Redis.from_url(self.server.url, socket_timeout=10, protocol=2) as client:

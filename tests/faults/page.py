@@ -1,4 +1,4 @@
-"""One real page in Chromium: what it shows, as an observer inside of it notes it, in the form of every other client."""
+"""One real page in Chromium, and what it shows, as an observer inside the page notes it: the log of a client."""
 
 import re
 import shutil
@@ -9,11 +9,12 @@ import anyio.to_thread
 from playwright.async_api import ConsoleMessage, Page, async_playwright
 from playwright.sync_api import sync_playwright
 
-from hello.message import Position
-from tests.faults.checker import ClientLog, Seen, State, Told
+from hello.message import Gap, Position
+from tests.faults.checker import ClientLog
 from tests.page.chromium import NAMES, QUIET, launch
+from tests.promises import Received, State
 
-# The list is bounded and drawn anew; what was ever added to it is noted here, with the words on the connection.
+# Notes every message and gap that the page adds to its list, which is bounded, and every change of its state.
 NOTE = """
   window.noted = [];
   document.addEventListener("DOMContentLoaded", () => {
@@ -35,44 +36,46 @@ NOTE = """
 
 
 class PageClient:
-    """The page's log, and in `complaints` what a developer would see in its console and should not."""
+    """The page's log, and in `errors` the errors and warnings in its console."""
 
     def __init__(self, page: Page) -> None:
         self.log = ClientLog("the page")
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
+        self._gap: Gap | None = None  # shown, before a message that is yet to come
         self._page = page
-        page.on("pageerror", lambda error: self.complaints.append(f"the page: {error}"))
-        page.on("console", self._note_console)
+        page.on("pageerror", lambda error: self.errors.append(f"the page: {error}"))
+        page.on("console", self._add_error)
 
     async def collect(self) -> None:
-        """Take over what the page has noted since the last time."""
+        """Add to the log what the page has noted since the last time."""
         for at, kind, one, two in await self._page.evaluate("window.noted.splice(0)"):
             match kind:
                 case "message":
-                    self.log.seen.append(Seen(at, Position.parse(one), two, True))
+                    self.log.received.append(Received(at, Position.parse(one), two, self._gap))
+                    self._gap = None
                 case "gap":
-                    self.log.gaps.append(Told(at, Position.parse(one), Position.parse(two)))
+                    self._gap = Gap(Position.parse(one), Position.parse(two))
                 case _:
-                    self._note_state(at, one, two)
+                    self._add_state(at, one, two)
 
-    def _note_state(self, at: float, word: str, text: str) -> None:
+    def _add_state(self, at: float, name: str, text: str) -> None:
         relay = re.match(r"Connected to ([^,.]+)", text)
-        state = {"connected": "up", "channel-down": "down"}.get(word, "gone")
-        now = State(at, state, relay[1] if relay else "")
+        state = {"connected": "up", "channel-down": "down"}.get(name, "gone")
+        after = State(at, state, relay[1] if relay else "")
         before = self.log.states[-1] if self.log.states else None
-        if before is None or before[1:] != now[1:]:
-            self.log.states.append(now)
+        if before is None or before[1:] != after[1:]:
+            self.log.states.append(after)
             self.log.connections += state != "gone" and (before is None or before.state == "gone")
 
-    def _note_console(self, message: ConsoleMessage) -> None:
-        # The browser itself reports a stream that cannot be opened, and no page can prevent it.
+    def _add_error(self, message: ConsoleMessage) -> None:
+        # Chromium itself reports a stream that it cannot open, and no page can prevent that.
         refused = message.text.startswith(("WebSocket connection to ", "Failed to load resource"))
         if message.type in ("error", "warning") and not refused:
-            self.complaints.append(f"the page: {message.text}")
+            self.errors.append(f"the page: {message.text}")
 
 
 async def chromium() -> str | None:
-    """The path of a Chromium, or None for Playwright's own, which is downloaded if need be.
+    """Return the path of a Chromium, or None for Playwright's own, which is downloaded if need be.
 
     Raises NoChromiumError if there is none.
     """
@@ -84,7 +87,7 @@ async def chromium() -> str | None:
 
 @asynccontextmanager
 async def open_page(program: str | None, port: int) -> AsyncIterator[PageClient]:
-    """The page at this port, in a Chromium of its own."""
+    """Open the page at this port, in a Chromium of its own."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=QUIET)
         page = await browser.new_page()

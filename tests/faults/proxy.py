@@ -1,6 +1,6 @@
-"""A line between two programs that can be cut, hung, delayed, sliced, reset, or robbed of a reply.
+"""A proxy between two programs whose connections can be cut, hung, delayed, sliced or reset, or lose a reply.
 
-Of what passes it knows one thing: which request to Redis is a publish, and which reply says that it was accepted.
+Of the bytes that pass it knows one thing: which request to Redis is a publish, and which reply accepts the publish.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from anyio.abc import TaskStatus
 
 from tests.processes import free_ports
 
-CHUNK = 65536
-DELAY_SECONDS = 0.3  # what a slow line adds to each chunk, in each direction
-SLICES = 40  # into which a line that slices cuts each chunk, on average
-SLICE_SECONDS = 0.001  # between two of them, so that the kernel does not put them together again
+READ_BYTES = 65536
+DELAY_SECONDS = 0.3  # that `delay` adds to each read, in each direction
+SLICES = 40  # into which `slice` divides each read, on average
+SLICE_SECONDS = 0.001  # between two slices, so that the kernel does not join them
 PUBLISH = b"{hello}:ids"  # a key that only the script that publishes names
 
-# open     passes everything on
-# cut      refuses newcomers, and has closed all connections
-# hang     accepts newcomers, and passes nothing on, not even that somebody hung up
-# delay    passes each chunk on later, in order
-# slice    passes everything on in writes of a few bytes
-# swallow  lets one publish be executed, takes its reply away and resets the connection; then it is `then`
-# hold     keeps publishes back, which are never executed; all else passes
-Mode = Literal["open", "cut", "hang", "delay", "slice", "swallow", "hold"]
+# open        passes everything on
+# cut         refuses new connections, and has reset all others
+# hang        accepts connections, and passes nothing on, not even that a peer has closed
+# delay       passes each read on later, in order
+# slice       passes everything on in writes of a few bytes
+# lose reply  lets one publish be executed, drops its reply and resets the connection; then changes to the next mode
+# hold        keeps publishes back, which are never executed; everything else passes
+Mode = Literal["open", "cut", "hang", "delay", "slice", "lose reply", "hold"]
 
 
 @dataclass(eq=False)
@@ -38,22 +38,22 @@ class _Connection:
     client: asyncio.StreamWriter
     scope: anyio.CancelScope
     server: asyncio.StreamWriter | None = None
-    robbed: bool = False  # the next reply answers a publish, and is to be taken away
+    loses_reply: bool = False  # True: the next reply is that to a publish, and is to be dropped
 
 
-class Link:
-    """One line, which listens at `port` and leads to one of `targets`, ports of which it takes any that answers.
+class Proxy:
+    """Listens at `port`, and connects each client to one of `targets`: any of these ports that answers.
 
-    Other targets than before hold for newcomers.
+    A change of `targets` is valid for new connections.
     """
 
     def __init__(self, name: str, *targets: int) -> None:
         (self.port,) = free_ports(1)
         self.name = name
         self.mode: Mode = "open"
-        self.swallowed = 0  # replies
+        self.lost_replies = 0
         self.targets: Collection[int] = targets
-        self._then: Mode = "open"
+        self._next_mode: Mode = "open"
         self._ended = anyio.Event()
         self._changed = anyio.Event()
         self._connections: set[_Connection] = set()
@@ -69,32 +69,32 @@ class Link:
                     await self._until(lambda: self.mode == "cut" or self._ended.is_set())
                 finally:
                     listener.close()
-                self.reset()  # whoever was accepted at the last moment
+                self.reset()  # connections that were accepted at the last moment
                 await self._until(lambda: self.mode != "cut" or self._ended.is_set())
         finally:
             self.reset()
 
     def end(self) -> None:
-        """Listen no more, for good, and end every connection with a reset."""
+        """Stop listening for good, and end every connection with a reset."""
         self._ended.set()
-        self._wake()
+        self._notify()
 
     def set(self, mode: Mode, then: Mode = "open") -> None:
-        """Let the line be so from now on; a line that is cut or gives up a hold ends connections with a reset."""
-        before, self.mode, self._then = self.mode, mode, then
-        self._wake()
+        """Change the mode; `then` follows `lose reply`. To begin a cut or end a hold resets all connections."""
+        before, self.mode, self._next_mode = self.mode, mode, then
+        self._notify()
         if mode == "cut" or before == "hold":
             self.reset()
 
     def reset(self) -> None:
-        """End every connection with a reset, in both directions; newcomers are welcome."""
+        """End every connection with a reset, in both directions; new connections are accepted."""
         for connection in list(self._connections):
             self._reset(connection)
 
     @staticmethod
     def _reset(connection: _Connection) -> None:
         for writer in filter(None, (connection.client, connection.server)):
-            with suppress(OSError):  # its peer was faster
+            with suppress(OSError):  # its peer has closed already
                 raw = writer.get_extra_info("socket")
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
@@ -112,14 +112,14 @@ class Link:
                         break
                 if connection.server is not None:
                     async with anyio.create_task_group() as group:
-                        group.start_soon(self._pump, connection, reader, connection.server, group.cancel_scope)
-                        group.start_soon(self._pump, connection, server_reader, client, group.cancel_scope)
+                        group.start_soon(self._pass_on, connection, reader, connection.server, group.cancel_scope)
+                        group.start_soon(self._pass_on, connection, server_reader, client, group.cancel_scope)
             finally:
                 self._connections.discard(connection)
                 for writer in filter(None, (client, connection.server)):
                     writer.close()
 
-    async def _pump(
+    async def _pass_on(
         self,
         connection: _Connection,
         source: asyncio.StreamReader,
@@ -131,24 +131,24 @@ class Link:
                 if sink is connection.server and PUBLISH in data:
                     if self.mode == "hold":
                         await anyio.sleep_forever()  # until it is reset: to publish it late would be another fault
-                    connection.robbed = self.mode == "swallow"
-                if sink is connection.client and connection.robbed and self._is_robbed(connection, data):
+                    connection.loses_reply = self.mode == "lose reply"
+                if sink is connection.client and connection.loses_reply and self._loses_reply(connection, data):
                     break
                 await self._send(data, sink)
         both.cancel()
 
     async def _receive(self, source: asyncio.StreamReader) -> bytes:
         try:
-            return await source.read(CHUNK)
+            return await source.read(READ_BYTES)
         finally:
             await self._until(lambda: self.mode != "hang")
 
-    def _is_robbed(self, connection: _Connection, reply: bytes) -> bool:
-        connection.robbed = False
-        if self.mode != "swallow" or not reply.startswith(b"$") or reply.startswith(b"$-1"):
+    def _loses_reply(self, connection: _Connection, reply: bytes) -> bool:
+        connection.loses_reply = False
+        if self.mode != "lose reply" or not reply.startswith(b"$") or reply.startswith(b"$-1"):
             return False  # an error, or a refusal: the publish was not executed
-        self.swallowed += 1
-        self.set(self._then)
+        self.lost_replies += 1
+        self.set(self._next_mode)
         self._reset(connection)
         return True
 
@@ -163,7 +163,7 @@ class Link:
             if data := data[size:]:
                 await anyio.sleep(SLICE_SECONDS)
 
-    def _wake(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 

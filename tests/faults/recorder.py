@@ -1,4 +1,4 @@
-"""What the channel really accepted, read from Redis directly. It knows neither relays nor clients."""
+"""What the channel accepted, read from Redis directly. It knows neither relays nor clients."""
 
 import sys
 import time
@@ -10,30 +10,30 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from hello.message import Position
-from tests.faults.checker import Accepted
+from tests.promises import Accepted
 from tests.redis_server import RedisServer
 
 STREAM = "hello"
 BLOCK_MS = 500
-LOOK_SECONDS = 0.02  # between two looks at something that has no event
+POLL_SECONDS = 0.02  # between two checks of a condition that has no event
 
 
 async def until(condition: Callable[[], bool], seconds: float, reason: str) -> None:
-    """Return once it holds.
+    """Return once the condition is true.
 
-    Raises TimeoutError, with the reason, if that takes longer than so many seconds.
+    Raises TimeoutError, which names the `reason` to wait, after so many seconds.
     """
     deadline = anyio.current_time() + seconds
     while not condition():
         if anyio.current_time() > deadline:
             raise TimeoutError(f"not within {seconds:g} s: {reason}")
-        await anyio.sleep(LOOK_SECONDS)
+        await anyio.sleep(POLL_SECONDS)
 
 
 class Recorder:
-    """Keeps every entry that there ever was, and when it was first gone: lost, or passed by `history` newer ones.
+    """Records every entry, and when it was first gone: lost, or followed by `history` newer ones.
 
-    A relay's log counts those that Redis lost among its entries, so that its history passes before Redis's own.
+    A relay's log counts entries that Redis lost among its own, so that a relay trims an entry before Redis does.
     """
 
     def __init__(self, server: RedisServer, history: int) -> None:
@@ -46,17 +46,17 @@ class Recorder:
         return self.entries[-1].position
 
     async def run(self) -> None:
-        """Follow the stream for ever, whatever becomes of Redis."""
+        """Follow the stream without end, through every outage."""
         while True:
             try:
                 async with self._client() as client:
                     while True:
                         await self._read(client)
             except (RedisError, OSError):
-                await anyio.sleep(LOOK_SECONDS)
+                await anyio.sleep(POLL_SECONDS)
 
     async def catch_up(self) -> None:
-        """Return once everything that is in the stream now has been recorded. Redis must be there."""
+        """Return once everything that is in the stream now has been recorded. Redis must run."""
         kept = await self._positions(count=1)
         await until(lambda: not kept or self._has(kept[0]), 10, f"the recorder has read up to {kept}")
 
@@ -64,13 +64,13 @@ class Recorder:
         return bool(self.entries) and self.head >= position
 
     async def _positions(self, count: int | None = None) -> list[Position]:
-        """What Redis keeps now, the newest first."""
+        """Return what Redis keeps now, the newest position first."""
         async with self._client() as client:
             rows = cast("list[tuple[str, dict[str, str]]]", await client.xrevrange(STREAM, count=count))
         return [Position.parse(position) for position, _ in rows]
 
     async def note_loss(self) -> None:
-        """Compare with what Redis still has. Nobody may publish meanwhile."""
+        """Mark what Redis has lost as removed. No process may publish meanwhile."""
         kept = set(await self._positions())
         now = time.time()
         for entry in self.entries:
@@ -78,7 +78,7 @@ class Recorder:
                 entry.removed_at = now
 
     async def next_entry(self, seconds: float) -> None:
-        """Return once one more has been accepted."""
+        """Return once one more entry has been accepted."""
         count = len(self.entries)
         await until(lambda: len(self.entries) > count, seconds, "the next message is accepted")
 
@@ -96,5 +96,5 @@ class Recorder:
                 entry = Accepted(now, Position.parse(position), sys.intern(fields["id"]), fields["broadcaster"])
                 self.entries.append(entry)
                 if len(self.entries) > self._history:
-                    passed = self.entries[-1 - self._history]
-                    passed.removed_at = passed.removed_at or now
+                    trimmed = self.entries[-1 - self._history]
+                    trimmed.removed_at = trimmed.removed_at or now

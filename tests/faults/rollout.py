@@ -1,6 +1,6 @@
-"""What Kubernetes does with our two Deployments when an overlay is applied: which process starts and stops when.
+"""The order in which Kubernetes starts and ends our processes when an overlay is applied.
 
-It knows no process: how one is started and ended it is told.
+It knows no process: the caller starts and ends them.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -14,7 +14,7 @@ Running = TypeVar("Running")
 
 
 def deployment(actors: str) -> str:
-    """The Deployment of the process that runs these; the one that serves browsers is `relay` in both shapes."""
+    """Return the Deployment of a process with these actors; in both shapes `relay` is the one that serves clients."""
     return "relay" if "relay" in actors.split(",") else "broadcaster"
 
 
@@ -25,10 +25,10 @@ async def roll_out(
     start: Callable[[str], Awaitable[Running]],
     end: Callable[[Running], Coroutine[Any, Any, None]],
 ) -> None:
-    """Replace all that is running by what is wanted, both given by their actors, and return once the old have ended.
+    """Replace the running processes by the wanted ones, both given by their actors; return once the old have ended.
 
-    Both Deployments roll at once, with `maxSurge: 1` and `maxUnavailable: 0` as kustomize/base has it. `start` returns
-    once the new process is ready; `end` tells one to stop, and returns once it has ended.
+    Both Deployments roll at once, with `maxSurge: 1` and `maxUnavailable: 0` as in kustomize/base. `start` returns once
+    the new process is ready; `end` terminates a process, and returns once it has ended.
     """
     async with anyio.create_task_group() as group:
         for name in DEPLOYMENTS:
@@ -44,8 +44,8 @@ async def _roll(
     end: Callable[[Running], Coroutine[Any, Any, None]],
 ) -> None:
     left = list(old)
-    async with anyio.create_task_group() as group:  # who was told to stop drains while the next one starts
-        # Where their number changes too, the old ReplicaSet is scaled first: there may be more of the old for a while.
+    async with anyio.create_task_group() as group:  # a terminated process drains while the next one starts
+        # If the number of replicas changes too, the old ReplicaSet is scaled first: it may grow before it is replaced.
         while len(left) > len(wanted):
             group.start_soon(end, left.pop())
         while 0 < len(left) < len(wanted):

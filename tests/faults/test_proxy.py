@@ -1,4 +1,4 @@
-"""What the proxy does to a line, seen from both of its ends."""
+"""What the proxy does to a connection, seen from both of its ends."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,9 +9,9 @@ import anyio
 import pytest
 from redis import Redis
 
-from hello.channel import ChannelLost, open_channel
-from hello.message import Message
-from tests.faults.proxy import Link
+from hello.channel import Channel, ChannelLost, open_channel
+from hello.testing.conformance import make_message
+from tests.faults.proxy import Proxy
 from tests.faults.recorder import until
 from tests.redis_server import RedisServer
 
@@ -25,15 +25,17 @@ def anyio_backend() -> str:
 
 
 class End(NamedTuple):
+    """One end of a connection."""
+
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
 
-class Line:
-    """A link, before it clients, and behind it a server that accepts and says nothing by itself."""
+class Proxied:
+    """A proxy with its clients, before a server that accepts and sends nothing by itself."""
 
     def __init__(self) -> None:
-        self.link: Link
+        self.proxy: Proxy
         self.clients: list[End] = []
         self.servers: list[End] = []
 
@@ -41,15 +43,18 @@ class Line:
         self.servers.append(End(reader, writer))
 
     async def connect(self) -> End:
-        self.clients.append(End(*await asyncio.open_connection("127.0.0.1", self.link.port)))
+        self.clients.append(End(*await asyncio.open_connection("127.0.0.1", self.proxy.port)))
         return self.clients[-1]
 
+    async def accepted(self, count: int) -> End:
+        """Return the server's end of connection number `count`."""
+        await until(lambda: len(self.servers) == count, LIMIT_SECONDS, "the server has accepted")
+        return self.servers[-1]
+
     async def connect_through(self) -> tuple[End, End]:
-        """Both ends of a new connection."""
+        """Return both ends of a new connection."""
         count = len(self.servers)
-        client = await self.connect()
-        await until(lambda: len(self.servers) > count, LIMIT_SECONDS, "the server has accepted")
-        return client, self.servers[-1]
+        return await self.connect(), await self.accepted(count + 1)
 
     async def is_refused(self) -> bool:
         try:
@@ -60,23 +65,33 @@ class Line:
 
 
 @asynccontextmanager
-async def a_line() -> AsyncIterator[Line]:
-    line = Line()
-    server = await asyncio.start_server(line.accept, "127.0.0.1", 0)
-    line.link = Link("test", server.sockets[0].getsockname()[1])
+async def proxied() -> AsyncIterator[Proxied]:
+    around = Proxied()
+    server = await asyncio.start_server(around.accept, "127.0.0.1", 0)
+    around.proxy = Proxy("test", server.sockets[0].getsockname()[1])
     async with anyio.create_task_group() as group:
-        await group.start(line.link.run)
+        await group.start(around.proxy.run)
         with anyio.fail_after(LIMIT_SECONDS):
-            yield line
+            yield around
         group.cancel_scope.cancel()
     server.close()
-    for end in line.clients + line.servers:
+    for end in around.clients + around.servers:
         end.writer.transport.abort()
 
 
+@asynccontextmanager
+async def proxied_channel(server: RedisServer) -> AsyncIterator[tuple[Proxy, Channel]]:
+    proxy = Proxy("test", server.port)
+    async with anyio.create_task_group() as group:
+        await group.start(proxy.run)
+        async with open_channel(f"redis://127.0.0.1:{proxy.port}", history=10) as channel:
+            yield proxy, channel
+        group.cancel_scope.cancel()
+
+
 async def settle() -> None:
-    """Let everything pass that would pass by now: words on another line there and back, twice."""
-    async with a_line() as other:
+    """Let everything pass that would pass by now: bytes through another proxy there and back, twice."""
+    async with proxied() as other:
         client, server = await other.connect_through()
         for _ in range(2):
             client.writer.write(b"?")
@@ -85,15 +100,22 @@ async def settle() -> None:
 
 
 async def is_silent(end: End) -> bool:
-    """Whether nothing has come that was not read, not even an end."""
+    """True if nothing has come that was not read, not even an end."""
     with anyio.move_on_after(0) as nothing:
         await end.reader.read(1)
     return nothing.cancelled_caught
 
 
-async def test_an_open_line_passes_everything_on_and_its_end() -> None:
-    async with a_line() as line:
-        client, server = await line.connect_through()
+async def assert_reset(*ends: End) -> None:
+    for end in ends:
+        with pytest.raises(ConnectionResetError):
+            await end.reader.read()
+
+
+async def test_open() -> None:
+    """An open proxy passes everything on, and the end."""
+    async with proxied() as around:
+        client, server = await around.connect_through()
         client.writer.write(b"a question" * 20_000)
         assert await server.reader.readexactly(200_000) == b"a question" * 20_000
         server.writer.write(b"an answer")
@@ -101,43 +123,42 @@ async def test_an_open_line_passes_everything_on_and_its_end() -> None:
         assert await client.reader.read() == b"an answer"
 
 
-async def test_a_line_that_is_cut_ends_what_it_had_and_refuses_until_it_is_healed() -> None:
-    async with a_line() as line:
-        ends = await line.connect_through()
-        line.link.set("cut")
-        for end in ends:
-            with pytest.raises(ConnectionResetError):
-                await end.reader.read()
-        assert await line.is_refused()
-        line.link.set("open")
-        while await line.is_refused():
+async def test_cut() -> None:
+    """A cut resets the connections, and refuses new ones until it ends."""
+    async with proxied() as around:
+        ends = await around.connect_through()
+        around.proxy.set("cut")
+        await assert_reset(*ends)
+        assert await around.is_refused()
+        around.proxy.set("open")
+        while await around.is_refused():
             await anyio.lowlevel.checkpoint()
-        await until(lambda: len(line.servers) == 2, LIMIT_SECONDS, "the server has accepted the newcomer")
-        line.clients[-1].writer.write(b"again")
-        assert await line.servers[-1].reader.readexactly(5) == b"again"
+        server = await around.accepted(2)
+        around.clients[-1].writer.write(b"again")
+        assert await server.reader.readexactly(5) == b"again"
 
 
-async def test_a_line_that_hangs_accepts_and_passes_nothing_on_until_it_is_healed() -> None:
-    async with a_line() as line:
-        client, server = await line.connect_through()
-        line.link.set("hang")
+async def test_hang() -> None:
+    """A proxy that hangs accepts connections and passes nothing on, not even an end, until it is open again."""
+    async with proxied() as around:
+        client, server = await around.connect_through()
+        around.proxy.set("hang")
         client.writer.write(b"late")
         client.writer.close()
-        newcomer = await line.connect()
-        newcomer.writer.write(b"later")
+        (await around.connect()).writer.write(b"later")
         await settle()
         assert await is_silent(server)
-        assert len(line.servers) == 1
-        line.link.set("open")
+        assert len(around.servers) == 1
+        around.proxy.set("open")
         assert await server.reader.read() == b"late"
-        await until(lambda: len(line.servers) == 2, LIMIT_SECONDS, "the server has accepted the newcomer")
-        assert await line.servers[1].reader.readexactly(5) == b"later"
+        assert await (await around.accepted(2)).reader.readexactly(5) == b"later"
 
 
-async def test_a_line_that_delays_passes_everything_on_later_and_in_order() -> None:
-    async with a_line() as line:
-        client, server = await line.connect_through()
-        line.link.set("delay")
+async def test_delay() -> None:
+    """Everything comes later, and in order."""
+    async with proxied() as around:
+        client, server = await around.connect_through()
+        around.proxy.set("delay")
         client.writer.write(b"one")
         await settle()
         assert await is_silent(server)
@@ -145,72 +166,61 @@ async def test_a_line_that_delays_passes_everything_on_later_and_in_order() -> N
         assert await server.reader.readexactly(6) == b"onetwo"
 
 
-async def test_a_line_that_slices_passes_everything_on_in_pieces_and_in_order() -> None:
-    async with a_line() as line:
-        client, server = await line.connect_through()
-        line.link.set("slice")
+async def test_slice() -> None:
+    """Everything comes in slices, and in order."""
+    async with proxied() as around:
+        client, server = await around.connect_through()
+        around.proxy.set("slice")
         sent = bytes(range(256)) * 4
         client.writer.write(sent)
-        pieces = b""
-        while len(pieces) < len(sent):
-            piece = await server.reader.read(len(sent))
-            assert len(piece) < len(sent)
-            pieces += piece
-        assert pieces == sent
+        received = b""
+        while len(received) < len(sent):
+            part = await server.reader.read(len(sent))
+            assert len(part) < len(sent)
+            received += part
+        assert received == sent
 
 
-async def test_a_reset_ends_connections_and_welcomes_the_next() -> None:
-    async with a_line() as line:
-        ends = await line.connect_through()
-        line.link.reset()
-        for end in ends:
-            with pytest.raises(ConnectionResetError):
-                await end.reader.read()
-        client, server = await line.connect_through()
+async def test_reset() -> None:
+    """A reset ends the connections, and the next one works."""
+    async with proxied() as around:
+        ends = await around.connect_through()
+        around.proxy.reset()
+        await assert_reset(*ends)
+        client, server = await around.connect_through()
         client.writer.write(b"again")
         assert await server.reader.readexactly(5) == b"again"
 
 
-async def test_one_publish_whose_reply_is_swallowed_was_executed(redis_server: RedisServer) -> None:
-    """It is the publish alone that is robbed, and only once."""
-    link = Link("test", redis_server.port)
-    async with anyio.create_task_group() as group:
-        await group.start(link.run)
-        async with open_channel(f"redis://127.0.0.1:{link.port}", history=10) as channel:
-            with Redis.from_url(redis_server.url) as direct:
-                link.set("swallow")
-                assert await channel.acquire("test")
-                with pytest.raises(ChannelLost):
-                    await channel.publish(message(1))
-                assert direct.xlen("hello") == 1
-                await channel.publish(message(1))
-                await channel.publish(message(2))
-                assert (direct.xlen("hello"), link.swallowed) == (2, 1)
-        group.cancel_scope.cancel()
+async def test_lose_reply(redis_server: RedisServer) -> None:
+    """One publish is executed without a reply; other calls and later publishes get theirs."""
+    async with proxied_channel(redis_server) as (proxy, channel):
+        with Redis.from_url(redis_server.url) as direct:
+            proxy.set("lose reply")
+            assert await channel.acquire("test")
+            with pytest.raises(ChannelLost):
+                await channel.publish(make_message(1))
+            assert direct.xlen("hello") == 1
+            await channel.publish(make_message(1))
+            await channel.publish(make_message(2))
+            assert (direct.xlen("hello"), proxy.lost_replies) == (2, 1)
 
 
-async def test_a_publish_that_is_held_is_never_executed_while_a_claim_passes(redis_server: RedisServer) -> None:
-    link = Link("test", redis_server.port)
-    async with anyio.create_task_group() as group:
-        await group.start(link.run)
-        async with open_channel(f"redis://127.0.0.1:{link.port}", history=10) as channel:
-            await channel.publish(message(1))
-            link.set("hold")
+async def test_hold(redis_server: RedisServer) -> None:
+    """A publish that is held is never executed, while the lease is acquired."""
+    async with proxied_channel(redis_server) as (proxy, channel):
+        await channel.publish(make_message(1))
+        proxy.set("hold")
 
-            async def publish() -> None:
-                with pytest.raises(ChannelLost):
-                    await channel.publish(message(2))
+        async def publish() -> None:
+            with pytest.raises(ChannelLost):
+                await channel.publish(make_message(2))
 
-            async with anyio.create_task_group() as publishing:
-                publishing.start_soon(publish)
-                await settle()
-                assert await channel.acquire("test")
-                link.set("open")
-            await channel.publish(message(3))
-        with Redis.from_url(redis_server.url, decode_responses=True) as direct:
-            assert list(direct.hgetall("{hello}:ids")) == ["test-1", "test-3"]
-        group.cancel_scope.cancel()
-
-
-def message(number: int) -> Message:
-    return Message(f"test-{number}", "Hello", "test", number)
+        async with anyio.create_task_group() as publishing:
+            publishing.start_soon(publish)
+            await settle()
+            assert await channel.acquire("test")
+            proxy.set("open")
+        await channel.publish(make_message(3))
+    with Redis.from_url(redis_server.url, decode_responses=True) as direct:
+        assert list(direct.hgetall("{hello}:ids")) == ["test-1", "test-3"]

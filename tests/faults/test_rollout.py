@@ -1,4 +1,4 @@
-"""A rollout starts and ends processes in the order in which Kubernetes does."""
+"""A rollout starts and ends processes in the order of Kubernetes."""
 
 import anyio
 import pytest
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the order 
 
 
 class Record:
-    """Processes are their actors and a number; those that were told to stop end when nothing else can happen."""
+    """Processes by number, with their actors; a terminated process ends once no other task can run."""
 
     def __init__(self, *actors: str) -> None:
         self.steps: list[str] = []
@@ -35,27 +35,29 @@ class Record:
     async def roll_out(self, *wanted: str) -> None:
         await roll_out(dict(self.ready), wanted, start=self.start, end=self.end)
         assert sorted(self.ready.values()) == sorted(wanted)
-        assert not self.draining, "it returns once the old have ended"
+        assert not self.draining, "it has returned before the old processes ended"
 
     def of(self, name: str) -> list[str]:
         return [step for step in self.steps if deployment(step[1:]) == name]
 
 
-async def test_each_new_process_is_ready_before_an_old_one_is_told_to_stop() -> None:
+async def test_surge() -> None:
+    """Each new process is ready before an old one is terminated."""
     record = Record("relay", "relay")
     await record.roll_out("relay", "relay")
     assert record.steps == ["+relay", "-relay"] * 2
 
 
-async def test_from_split_to_combined_the_second_relay_and_the_broadcaster_go_first() -> None:
+async def test_switch_to_combined() -> None:
+    """The second relay and the broadcaster end first."""
     record = Record(*SHAPES["split"])
     await record.roll_out(*SHAPES["combined"])
     assert record.of("relay") == ["-relay", "+broadcaster,relay", "-relay"]
     assert record.of("broadcaster") == ["-broadcaster"]
 
 
-async def test_from_combined_to_split_a_second_one_of_the_old_comes_first() -> None:
-    """So that there are up to three broadcasters at once."""
+async def test_switch_to_split() -> None:
+    """A second old process starts first, so that there are up to three broadcasters at once."""
     record = Record(*SHAPES["combined"])
     await record.roll_out(*SHAPES["split"])
     both = "broadcaster,relay"

@@ -12,7 +12,7 @@ from pathlib import Path
 from anyio.from_thread import start_blocking_portal
 from playwright.sync_api import sync_playwright
 
-from tests.faults.proxy import Link
+from tests.faults.proxy import Proxy
 from tests.page.chromium import launch
 from tests.page.redis_stream import RedisStream
 from tests.page.tab import Tab
@@ -55,7 +55,7 @@ def make_screenshot(messages: int) -> bytes:
             return stack.enter_context(HelloProcess(**INTERVALS, **settings))
 
         relays = [start("relay", instance) for instance in OLD_RELAYS]
-        service = Link("service", *(relay.port for relay in relays))
+        service = Proxy("service", *(relay.port for relay in relays))
         portal = stack.enter_context(start_blocking_portal())
         running, _ = portal.start_task(service.run)
         stack.callback(running.result)

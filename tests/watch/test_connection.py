@@ -1,4 +1,4 @@
-"""The connection (hello/watch/connection.py) to a server that follows a script, to none, and over a link that hangs."""
+"""The connection (hello/watch/connection.py) to a server that follows a script, to none, and through a proxy."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from hello.client import ClientProtocol, Lost, Opened, Repeated, Resumed, Shown
 from hello.watch import connection
 from hello.watch.connection import Disconnected, Event, stay_connected, stream_address
 from tests.client_histories import message, welcome
-from tests.faults.proxy import Link
+from tests.faults.proxy import Proxy
 from tests.processes import HelloProcess
 
 LIMIT_SECONDS = 30.0  # for what takes a moment, on a busy machine too
@@ -190,21 +190,21 @@ async def test_without_a_first_frame_a_relay_is_unreachable(monkeypatch: pytest.
 
 
 async def test_nothing_is_lost_over_a_link_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The link keeps its connection and passes nothing on, until it is healed."""
+    """The proxy keeps its connection and passes nothing on, until it is healed."""
     monkeypatch.setattr(connection, "IDLE_TIMEOUT", 1.0)
     monkeypatch.setattr(connection, "OPEN_TIMEOUT", 1.0)
     with HelloProcess(interval_min="0.02", interval_max="0.1") as process:
-        link = Link("test", process.port)
+        proxy = Proxy("test", process.port)
         async with anyio.create_task_group() as group:
-            await group.start(link.run)
-            async with Following(link.port).running() as following:
+            await group.start(proxy.run)
+            async with Following(proxy.port).running() as following:
                 await following.until(Opened)
-                link.set("hang")
+                proxy.set("hang")
                 hung = anyio.current_time()
                 await following.until(Disconnected, state="dead")
                 assert anyio.current_time() - hung < 10  # as long as the library's close() waits for the peer
                 await following.until(Disconnected, state="unreachable")
-                link.set("open")
+                proxy.set("open")
                 await following.until(Resumed)
             group.cancel_scope.cancel()
     assert [event.missed for event in following.events if isinstance(event, Resumed)][-1] > 0
