@@ -1,6 +1,6 @@
-"""The backend of a history and each process's link with it, with all that can befall them.
+"""The backend of a history and the connection of each process, with all faults that can happen to them.
 
-What happens is noted. They know neither the processes behind the links nor what should come of it.
+They record what happens, and know neither the processes nor what is right.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -15,32 +15,32 @@ from hello.message import ORIGIN, Entry, Message, Position
 from hello.testing import CuttableChannel
 from tests.histories.record import (
     Accepted,
-    Away,
-    Back,
-    Claimed,
+    Acquired,
+    Cut,
     Delivered,
+    Healed,
     Hung,
     Kept,
+    Published,
     Read,
     Record,
     Released,
     Subscribed,
-    Tried,
 )
 
 
 class Backend(MemoryChannel):
-    """A channel in memory that can lose what it holds, as a Redis whose publishers remember the last position.
+    """A channel in memory that can lose its entries, as a Redis whose publishers remember the last position.
 
-    Live subscriptions outlast a loss, as a blocking read outlasts FLUSHALL. The voice does not.
+    Subscriptions survive a loss, as a blocking read survives FLUSHALL. The lease does not.
     """
 
     def __init__(self, history: int, record: Record) -> None:
         super().__init__(history)
         self.last = ORIGIN  # the newest position that there ever was
-        self.last_id: str | None = None  # and what was accepted there
-        self.loses_reply_to: str | None = None  # `publish` or `acquire`: the next one, whoever asks
-        self.and_cuts = False  # that link as well
+        self.last_id: str | None = None  # of the message that was accepted there
+        self.loses_reply_to: str | None = None  # `publish` or `acquire`: the next call of any process
+        self.cuts_with_reply = False  # True: the connection that loses the reply is cut too
         self._history = history
         self._record = record
         self._saved: Sequence[Entry] = ()
@@ -54,7 +54,7 @@ class Backend(MemoryChannel):
 
     async def acquire(self, holder: str) -> bool:
         granted = await super().acquire(holder)
-        self._record.note(Claimed(holder, granted))
+        self._record.note(Acquired(holder, granted))
         return granted
 
     async def release(self, holder: str) -> None:
@@ -62,7 +62,7 @@ class Backend(MemoryChannel):
         self._record.note(Released(holder))
 
     def wipe(self) -> None:
-        """All entries are gone."""
+        """Lose all entries."""
         self._replace(Log(self._history), ())
 
     def save(self) -> None:
@@ -70,14 +70,14 @@ class Backend(MemoryChannel):
         self._saved = self._entries()
 
     def restore(self) -> None:
-        """The snapshot comes back, and what came after it is gone."""
+        """Return to the snapshot, and lose what came after it."""
         self._replace(_Restored(self._history), self._saved)
 
     def _replace(self, log: Log[Entry], entries: Sequence[Entry]) -> None:
         for entry in entries:
             log.append(entry)
         if isinstance(log, _Restored):
-            log.mark = self.last
+            log.high_watermark = self.last
         self._log, self._high_watermark, self._holder = log, self.last, None
         self._record.note(Kept(frozenset(entry.position for entry in entries)))
 
@@ -86,24 +86,24 @@ class Backend(MemoryChannel):
 
 
 class _Restored(Log[Entry]):
-    """A log whose publishers remember a later position than its newest entry's: it goes on from there."""
+    """A log whose publishers remember a later position than that of its newest entry, and continue from there."""
 
-    mark = ORIGIN
+    high_watermark = ORIGIN
 
     @property
     def head(self) -> Position | None:
         head = super().head
-        return head and max(head, self.mark)
+        return head and max(head, self.high_watermark)
 
 
-class Line(CuttableChannel):
-    """One process's link with the backend."""
+class Connection(CuttableChannel):
+    """The connection of one process to the backend."""
 
     def __init__(self, backend: Backend, process: str, record: Record) -> None:
         super().__init__(backend)
         self._backend = backend
-        self.breaks_after: int | None = None  # batches; the subscription ends after so many more
-        self._away = False
+        self.breaks_after: int | None = None  # batches, after which the subscription ends
+        self._is_cut = False
         self._process = process
         self._record = record
         self._works = anyio.Event()
@@ -111,43 +111,43 @@ class Line(CuttableChannel):
 
     def cut(self) -> None:
         super().cut()
-        self._away = True
-        self._record.note(Away(self._process))
+        self._is_cut = True
+        self._record.note(Cut(self._process))
 
     def hang(self) -> None:
-        """Nothing comes and nothing is refused: calls return once it is healed, as in a process that stood still."""
+        """Let no call return until the connection is healed, as in a process that is paused."""
         if self._works.is_set():
             self._works = anyio.Event()
         self._record.note(Hung(self._process))
 
     def heal(self) -> None:
-        if self._away:
+        if self._is_cut:
             super().heal()
-        self._away = False
+        self._is_cut = False
         self._works.set()
         self.breaks_after = None
-        self._record.note(Back(self._process))
+        self._record.note(Healed(self._process))
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         assert holder is not None
         try:
             await self._works.wait()
             position = await super().publish(message, holder)
-            self._reply("publish")
+            self._lose_reply("publish")
         except Fenced:
-            self._record.note(Tried(holder, message.id, "fenced"))
+            self._record.note(Published(holder, message.id, "fenced"))
             raise
         except ChannelLost:
-            self._record.note(Tried(holder, message.id, "lost"))
+            self._record.note(Published(holder, message.id, "lost"))
             raise
-        self._record.note(Tried(holder, message.id, "accepted"))
+        self._record.note(Published(holder, message.id, "accepted"))
         return position
 
     async def acquire(self, holder: str) -> bool:
         await self._works.wait()
-        mine = await super().acquire(holder)
-        self._reply("acquire")
-        return mine
+        acquired = await super().acquire(holder)
+        self._lose_reply("acquire")
+        return acquired
 
     async def release(self, holder: str) -> None:
         await self._works.wait()
@@ -156,11 +156,11 @@ class Line(CuttableChannel):
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
         await self._works.wait()
-        async with super().subscribe(after) as batches, aclosing(self._hear(batches)) as heard:
+        async with super().subscribe(after) as batches, aclosing(self._deliver(batches)) as delivered:
             self._record.note(Subscribed(self._process, after))
-            yield heard
+            yield delivered
 
-    async def _hear(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
+    async def _deliver(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
         async for batch in batches:
             self._record.note(Read(self._process, batch))
             await self._works.wait()
@@ -168,13 +168,13 @@ class Line(CuttableChannel):
                 self.breaks_after -= 1
                 if self.breaks_after < 0:
                     self.breaks_after = None
-                    raise ChannelLost("the subscription broke off")
+                    raise ChannelLost("the subscription broke")
             self._record.note(Delivered(self._process, batch))
             yield batch
 
-    def _reply(self, call: str) -> None:
+    def _lose_reply(self, call: str) -> None:
         if self._backend.loses_reply_to == call:
             self._backend.loses_reply_to = None
-            if self._backend.and_cuts:
+            if self._backend.cuts_with_reply:
                 self.cut()
             raise ChannelLost("the reply was lost")

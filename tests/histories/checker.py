@@ -1,75 +1,74 @@
-"""Whether the promise held in a history: a pure function from its record to findings. It knows no channel, no page."""
+"""What was wrong in a history: a pure function from its record to findings. It knows no channel and no client.
+
+What a reader must receive is in tests/promises.py. Here stands what only a record in virtual time can prove: what each
+relay has, what the backend keeps, who has the lease, and that a relay that drains sends what is pending.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from math import inf
 
 from websockets.frames import CloseCode
 
 from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, Batch
-from hello.message import Entry, Gap, Position
+from hello.message import ORIGIN, Entry, Gap, Position
 from hello.web.websocket import STALL_SECONDS
+from tests import promises
 from tests.histories import record as r
+from tests.promises import Accepted, AcceptedLog, Finding, Reader, Received, State, seconds_to_down
 
-DOWN_SECONDS = HEARTBEAT_SECONDS + 0.5  # within so long of a cut whoever is connected and reads knows of it
+DOWN_SECONDS = HEARTBEAT_SECONDS + 0.5  # from a cut until a connected client that reads knows of it
 
-KINDS = ("missing", "twice", "out of order", "invented", "false gap", "untold gap", "late", "owed", "status", "voice")
-
-
-class Finding(NamedTuple):
-    """Something that should not have been: one of KINDS, when, and in words."""
-
-    kind: str
-    at: float
-    text: str
+KINDS = (*promises.KINDS, "pending")
 
 
 def check(events: Iterable[tuple[float, r.Event]], history: int) -> list[Finding]:
-    """All findings in these events, where the backend and each relay keep `history` entries."""
+    """Return all findings in these events, where the backend and each relay keep `history` entries."""
     checker = _Checker(history)
     for at, event in events:
         checker.take(at, event)
     return checker.findings
 
 
-@dataclass
 class _Relay:
     """What a relay has, by what was delivered to it."""
 
-    cursor: Position | None = None  # of its subscription
-    start: Position | None = None  # just before the oldest entry that was kept when it subscribed from no position
-    log: dict[str, Position] = field(default_factory=dict)  # the last `history` messages, oldest first
-    given: dict[Position, str] = field(default_factory=dict)  # every entry that was ever new to it
-    dropped: set[Position] = field(default_factory=set)  # and those whose message it had already
-    away: bool = False
-    hung: bool = False
+    def __init__(self) -> None:
+        self.subscription: Reader | None = None
+        self.log: dict[str, Position] = {}  # the last `history` messages, oldest first
+        self.appended: dict[Position, str] = {}  # every entry that was ever new to it
+        self.dropped: set[Position] = set()  # entries whose message it had already
+        self.cut_at: float | None = None  # when an outage began that its clients must know of, if they do not yet
+        self.hung = False
 
     @property
     def head(self) -> Position | None:
         return next(reversed(self.log.values()), None)
 
     @property
-    def oldest(self) -> Position | None:
-        return next(iter(self.log.values()), None)
-
-    def has(self, entry: Entry) -> bool:
-        return self.log.get(entry.message.id) == entry.position
+    def start(self) -> Position | None:
+        """Just before the oldest message."""
+        return _just_before(next(iter(self.log.values()), None))
 
 
 @dataclass
-class _Page:
-    """What a page was given."""
-
-    relay: str | None = None
-    joins_late: bool = False  # its relay had something when it came for the first time
-    cursor: Position | None = None  # what comes up to here is no longer owed
-    shown: dict[str, Position] = field(default_factory=dict)
-    gap: Gap | None = None
+class _Client:
+    reader: Reader
+    relay: _Relay = field(default_factory=_Relay)
+    connected_to: str | None = None
+    had_messages: bool = False  # the relay, when the client began to connect to it
+    position: Position | None = None  # to resume after
     reads: bool = True
     stalled_at: float | None = None  # when it stopped reading, on this connection
     channel: str | None = None
-    down_by: float | None = None  # when it should know that the channel is down
-    owed: Position | None = None  # up to where, before its relay closes
+    states: list[State] = field(default_factory=list)
+    pending: Position | None = None  # up to where the relay must send before it closes
+
+    def is_lost(self, entry: Accepted, _: float) -> bool:
+        """True if its relay never had the entry, or has trimmed it."""
+        if entry.position in self.relay.dropped:
+            return entry.id not in self.relay.log and entry.id not in self.reader.shown
+        return self.relay.log.get(entry.id) != entry.position
 
 
 class _Checker:
@@ -77,130 +76,99 @@ class _Checker:
         self.findings: list[Finding] = []
         self._history = history
         self._at = 0.0
-        self._accepted: list[Entry] = []
-        self._ids: dict[Position, str] = {}
+        self._accepted = AcceptedLog()
         self._kept: dict[Position, str] = {}
-        self._healed = 0
-        self._speaker: str | None = None
-        self._lapses = 0.0
-        self._answers: dict[str, r.Tried] = {}
+        self._count_at_healing = 0  # of accepted entries
+        self._holder: str | None = None
+        self._expires = 0.0
+        self._published: dict[str, r.Published] = {}  # the last by each holder
         self._relays: dict[str, _Relay] = {}
-        self._pages: dict[int, _Page] = {}
+        self._clients: dict[int, _Client] = {}
 
     def take(self, at: float, event: r.Event) -> None:
         self._at = at
-        for number, page in self._pages.items():
-            if page.down_by is not None and page.down_by < at:
-                page.down_by = None
-                self._find("status", f"page {number} was not told that the channel of {page.relay} is down")
+        self._check_outages()
         match event:
             case r.Accepted(entry, holder):
                 self._accept(entry, holder)
             case r.Kept(positions):
-                self._kept = {
-                    entry.position: entry.message.id for entry in self._accepted if entry.position in positions
-                }
-                self._speaker = None
-            case r.Claimed(holder, granted):
-                self._claim(holder, granted)
+                entries = self._accepted.entries
+                self._kept = {entry.position: entry.id for entry in entries if entry.position in positions}
+                self._holder = None
+            case r.Acquired(holder, granted):
+                self._acquire(holder, granted)
             case r.Released(holder):
-                if self._speaker == holder:
-                    self._speaker = None
-            case r.Tried(holder, message_id, _):
-                before = self._answers.get(holder)
-                if before is not None and before.answer == "lost" and before.id != message_id:
+                self._holder = None if self._holder == holder else self._holder
+            case r.Published(holder, message_id, _):
+                before = self._published.get(holder)
+                if before is not None and before.result == "lost" and before.id != message_id:
                     self._find("missing", f"{holder} gave up {before.id} for {message_id}")
-                self._answers[holder] = event
+                self._published[holder] = event
             case r.Subscribed(name, after):
-                self._subscribe(name, after)
+                relay = self._relay(name)
+                if after != relay.head:
+                    self._find("missing", f"{name} subscribes after {after}, and has everything up to {relay.head}")
+                relay.subscription = Reader(name, self._accepted, self._is_gone, after)
             case r.Read(name, batch):
-                self._read(name, batch)
+                self._read(self._relay(name), batch)
             case r.Delivered(name, batch):
                 self._deliver(self._relay(name), batch)
-            case r.Away(name) | r.Hung(name) | r.Back(name):
-                self._turn(name, event)
+            case r.Cut(name):
+                relay = self._relay(name)
+                if relay.cut_at is None and not relay.hung:
+                    relay.cut_at = at
+            case r.Hung(name) | r.Healed(name):
+                relay = self._relay(name)
+                relay.cut_at, relay.hung = None, isinstance(event, r.Hung)
             case r.Stopping(name):
-                for page in self._pages.values():
-                    if page.relay == name:
-                        page.owed = self._relay(name).head
-            case r.Opening(number, name):
-                page = self._pages.setdefault(number, _Page())
-                page.joins_late = bool(self._relay(name).log)
-            case r.Opened(number, name):
-                self._open(self._pages[number], name)
-            case r.Reads(number, reads):
-                page = self._pages.setdefault(number, _Page())
-                page.reads, page.down_by = reads, None
-                if not reads:
-                    page.stalled_at = at
-            case r.Took(number, position, message_id):
-                self._show(number, position, message_id)
-            case r.Told(number, gap):
-                self._tell(number, gap)
-            case r.Heard(number, channel):
-                page = self._pages[number]
-                page.channel = channel
-                if channel == "down":
-                    page.down_by = None
-            case r.Gone(number, code, ended):
-                self._close(number, code, ended=ended)
-            case r.Healed():
-                self._healed = len(self._accepted)
+                for client in self._clients.values():
+                    if client.connected_to == name:
+                        client.pending = client.relay.head
+            case r.AllHealed():
+                self._count_at_healing = len(self._accepted.entries)
             case r.Ended():
                 self._end()
+            case _:
+                self._take_of_client(self._client(event.client), event)
 
     # The backend.
 
     def _accept(self, entry: Entry, holder: str | None) -> None:
         position, message_id = entry.position, entry.message.id
-        if self._accepted and position <= self._accepted[-1].position:
-            self._find("out of order", f"{message_id} was accepted at {position}, after {self._accepted[-1].position}")
+        entries = self._accepted.entries
+        if entries and position <= entries[-1].position:
+            self._find("out of order", f"{message_id} was accepted at {position}, after {entries[-1].position}")
         if message_id in self._kept.values():
-            self._find("twice", f"{message_id} was accepted at {position} too")
-        if holder is not None and not self._has_voice(holder):
-            self._find("voice", f"{message_id} was accepted of {holder}, who does not have the voice")
-        self._accepted.append(entry)
-        self._ids[position] = message_id
+            self._find("repeated", f"{message_id} was accepted at {position} too")
+        if holder is not None and not (self._holder == holder and self._at < self._expires):
+            self._find("leader", f"{message_id} was accepted from {holder}, which does not have the lease")
+        self._accepted.append(Accepted(self._at, position, message_id, holder))
         self._kept[position] = message_id
         if len(self._kept) > self._history:
             del self._kept[next(iter(self._kept))]
 
-    def _claim(self, holder: str, granted: bool) -> None:
-        free = self._speaker is None or self._at >= self._lapses or self._speaker == holder
+    def _acquire(self, holder: str, granted: bool) -> None:
+        free = self._holder in (None, holder) or self._at >= self._expires
         if granted is not free:
-            self._find("voice", f"{holder} was {'granted' if granted else 'refused'} the voice of {self._speaker}")
+            self._find("leader", f"{holder} was {'granted' if granted else 'refused'} the lease of {self._holder}")
         if granted:
-            self._speaker, self._lapses = holder, self._at + LEASE_SECONDS
+            self._holder, self._expires = holder, self._at + LEASE_SECONDS
 
-    def _has_voice(self, holder: str) -> bool:
-        return self._speaker == holder and self._at < self._lapses
+    def _is_gone(self, entry: Accepted, _: float) -> bool:
+        return entry.position not in self._kept
 
     # Relays.
 
-    def _subscribe(self, name: str, after: Position | None) -> None:
-        relay = self._relay(name)
-        if after != relay.head:
-            self._find("missing", f"{name} goes on after {after}, and has everything up to {relay.head}")
-        relay.cursor = after
-        relay.start = _just_before(next(iter(self._kept))) if after is None and self._kept else None
-
-    def _read(self, name: str, batch: Batch) -> None:
-        relay = self._relay(name)
+    def _read(self, relay: _Relay, batch: Batch) -> None:
+        reader = relay.subscription
+        assert reader is not None
         for entry in batch:
-            self._known(name, entry.position, entry.message.id)
-            if relay.cursor is not None and entry.position <= relay.cursor:
-                self._find("twice", f"{name} received {entry.message.id} after {relay.cursor}")
-            between = self._between(relay.cursor or relay.start, entry.position)
-            kept = [each for each in between if each.position in self._kept]
-            for missing in kept:
-                self._find("missing", f"{name} did not receive {missing.message.id}")
-            follows = entry.follows(relay.cursor)
-            if not follows and not between:
-                self._find("false gap", f"{name} sees a gap before {entry.message.id}, where nothing was")
-            for lost in between if follows and relay.cursor is not None else ():
-                if lost not in kept:
-                    self._find("untold gap", f"{name} sees no gap where {lost.message.id} is lost")
-            relay.cursor = entry.position
+            if reader.cursor is None:  # it must receive all that is kept
+                reader.cursor = _just_before(next(iter(self._kept), None))
+            gap = None
+            if reader.cursor is not None and not entry.follows(reader.cursor):
+                gap = Gap(reader.cursor, entry.position)
+            self.findings += reader.receive(Received(self._at, entry.position, entry.message.id, gap, shown=None))
 
     def _deliver(self, relay: _Relay, batch: Batch) -> None:
         for entry in batch:
@@ -208,129 +176,93 @@ class _Checker:
                 relay.dropped.add(entry.position)
                 continue
             relay.log[entry.message.id] = entry.position
-            relay.given[entry.position] = entry.message.id
+            relay.appended[entry.position] = entry.message.id
             if len(relay.log) > self._history:
                 del relay.log[next(iter(relay.log))]
 
-    def _turn(self, name: str, event: r.Away | r.Hung | r.Back) -> None:
-        relay = self._relay(name)
-        if isinstance(event, r.Away) and not relay.away and not relay.hung:
-            for page in self._pages.values():
-                if page.relay == name and page.reads and page.channel == "up":
-                    page.down_by = self._at + DOWN_SECONDS
-        else:
-            for page in self._pages.values():
-                if page.relay == name:
-                    page.down_by = None
-        relay.away = relay.away or isinstance(event, r.Away)
-        relay.hung = relay.hung or isinstance(event, r.Hung)
-        if isinstance(event, r.Back):
-            relay.away = relay.hung = False
+    # Clients.
 
-    # Pages.
+    def _take_of_client(self, client: _Client, event: r.Event) -> None:
+        match event:
+            case r.Connecting(_, name):
+                client.had_messages = bool(self._relay(name).log)
+            case r.Connected(_, name, after):
+                self._connect(client, name, after)
+            case r.Welcomed(_, head):
+                client.position = client.position or head or ORIGIN
+            case r.StatusReceived(_, channel):
+                client.channel = channel
+                client.states.append(State(self._at, channel, client.connected_to or ""))
+            case r.MessageReceived(_, position, message_id, gap, shown):
+                if client.relay.appended.get(position) != message_id and self._accepted.has(position, message_id):
+                    self._find("repeated", f"{client.reader.name}: {message_id} at {position} is no entry of its relay")
+                self.findings += client.reader.receive(Received(self._at, position, message_id, gap, shown))
+                client.position = max(client.position or ORIGIN, position)
+            case r.Reads(_, reads):
+                client.reads = reads
+                client.stalled_at = client.stalled_at if reads else self._at
+                state = client.channel if reads and client.connected_to else None
+                client.states.append(State(self._at, state or "gone", client.connected_to or ""))
+            case r.Disconnected(_, code, ended):
+                self._disconnect(client, code, ended=ended)
 
-    def _open(self, page: _Page, name: str) -> None:
-        page.relay, page.gap, page.channel, page.owed = name, None, None, None
-        page.stalled_at = None if page.reads else self._at
-        if not page.shown:  # what its relay has is owed from the start; one that had nothing has no start
-            oldest = self._relay(name).oldest
-            page.cursor = _just_before(oldest) if page.joins_late and oldest is not None else None
+    def _connect(self, client: _Client, name: str, after: Position | None) -> None:
+        if after != client.position:
+            self._find("missing", f"{client.reader.name} resumes after {after}, and not after {client.position}")
+        client.connected_to, client.relay = name, self._relay(name)
+        client.channel, client.pending = None, None
+        client.stalled_at = None if client.reads else self._at
+        # Without a position it must receive what its relay has; if its relay has nothing, any message may be the first.
+        client.reader.cursor = after or (client.relay.start if client.had_messages else None)
 
-    def _show(self, number: int, position: Position, message_id: str) -> None:
-        page = self._pages[number]
-        relay = self._relay(page.relay or "")
-        if not self._known(f"page {number}", position, message_id):
-            return
-        if page.cursor is not None and position <= page.cursor:
-            seen = page.shown.get(message_id) == position
-            kind = "twice" if seen else "out of order"
-            self._find(kind, f"page {number} was given {message_id} at {position} after {page.cursor}")
-            return
-        if relay.given.get(position) != message_id:
-            self._find("twice", f"page {number} was given {message_id} at {position}, which {page.relay} had before")
-        if page.gap is not None and page.gap.before != position:
-            self._find("false gap", f"page {number} was told {_words(page.gap)}, and then came {position}")
-        for entry in self._between(page.cursor, position):
-            if relay.has(entry):
-                self._find("missing", f"page {number} was not given {entry.message.id}, which {page.relay} has")
-            elif entry.message.id != message_id and entry.message.id not in page.shown and not _tells(page.gap, entry):
-                self._find("untold gap", f"page {number} was not told that {entry.message.id} is lost")
-        page.cursor, page.gap = position, None
-        page.shown[message_id] = position
+    def _disconnect(self, client: _Client, code: int | None, *, ended: bool) -> None:
+        # Without a code a stream may also have ended since its client did not read.
+        stalled = client.stalled_at is not None and self._at - client.stalled_at >= STALL_SECONDS
+        drained = code == CloseCode.SERVICE_RESTART or (ended and not stalled)
+        cursor, pending = client.reader.cursor, client.pending
+        if drained and pending is not None and (cursor is None or cursor < pending):
+            self._find("pending", f"{client.connected_to} closed {client.reader.name} at {cursor}, before {pending}")
+        client.states.append(State(self._at, "gone", ""))
+        client.connected_to = client.channel = None
 
-    def _tell(self, number: int, gap: Gap) -> None:
-        page = self._pages[number]
-        relay = self._relay(page.relay or "")
-        inside = self._between(gap.after, gap.before)
-        if any(relay.has(entry) for entry in inside):
-            self._find("false gap", f"page {number} was told {_words(gap)}, where {page.relay} has {_ids(inside)}")
-        if not any(self._is_lost(page, relay, entry) for entry in inside):
-            self._find("false gap", f"page {number} was told {_words(gap)}, where nothing is lost")
-        if page.shown and gap.after != page.cursor:
-            self._find("false gap", f"page {number} was told {_words(gap)}, and it has everything up to {page.cursor}")
-        page.gap = gap
-
-    def _is_lost(self, page: _Page, relay: _Relay, entry: Entry) -> bool:
-        """Whether a relay cannot give this any more: it never had it, or its log has forgotten it."""
-        if entry.position in relay.dropped:
-            return entry.message.id not in relay.log and entry.message.id not in page.shown
-        return not relay.has(entry)
-
-    def _close(self, number: int, code: int | None, *, ended: bool) -> None:
-        page = self._pages[number]
-        # Without a code one cannot tell whether it was moved, or closed for not reading.
-        read = page.stalled_at is None or self._at - page.stalled_at < STALL_SECONDS
-        moved = code == CloseCode.SERVICE_RESTART or (ended and read)
-        if page.owed is not None and moved and (page.cursor is None or page.cursor < page.owed):
-            self._find("owed", f"page {number} was moved by {page.relay} at {page.cursor}, which owed it {page.owed}")
-        page.relay, page.down_by = None, None
+    def _check_outages(self) -> None:
+        """Find clients that do not know of an outage once there has been enough time."""
+        for name, relay in self._relays.items():
+            if relay.cut_at is None or self._at <= relay.cut_at + DOWN_SECONDS:
+                continue
+            for client in self._clients.values():
+                if seconds_to_down(client.states, name, relay.cut_at, DOWN_SECONDS) == inf:
+                    self._find("status", f"{client.reader.name} does not know that the channel of {name} is down")
+            relay.cut_at = inf  # it is checked once
 
     def _end(self) -> None:
-        if len(self._accepted) == self._healed:
-            self._find("late", "nobody has spoken since everything was healed")
-        for number, page in self._pages.items():
-            if page.relay is None:
-                self._find("late", f"page {number} found no relay")
-            elif page.channel != "up":
-                self._find("status", f"page {number} was not told that the channel is up")
-            elif self._accepted and (page.cursor is None or page.cursor < self._accepted[-1].position):
-                last = self._accepted[-1].message.id
-                if last not in page.shown:
-                    self._find("late", f"page {number} has not seen {last}")
+        entries = self._accepted.entries
+        if len(entries) == self._count_at_healing:
+            self._find("late", "no message was accepted since everything was healed")
+        for client in self._clients.values():
+            reader = client.reader
+            if client.connected_to is None:
+                self._find("late", f"{reader.name} is connected to no relay")
+            elif client.channel != "up":
+                self._find("status", f"{reader.name} does not know that the channel is up")
+            elif entries and (reader.cursor or ORIGIN) < entries[-1].position and entries[-1].id not in reader.shown:
+                self._find("late", f"{reader.name} has not received {entries[-1].id}")
 
     # All.
 
     def _relay(self, name: str) -> _Relay:
         return self._relays.setdefault(name, _Relay())
 
-    def _known(self, who: str, position: Position, message_id: str) -> bool:
-        known = self._ids.get(position) == message_id
-        if not known:
-            self._find("invented", f"{who} was given {message_id} at {position}, which was never accepted")
-        return known
-
-    def _between(self, after: Position | None, before: Position) -> list[Entry]:
-        """The entries that were accepted between the two; a reader without a position has missed none."""
-        if after is None:
-            return []
-        return [entry for entry in self._accepted if after < entry.position < before]
+    def _client(self, number: int) -> _Client:
+        if number not in self._clients:
+            client = _Client(Reader(f"client {number}", self._accepted, lambda entry, at: client.is_lost(entry, at)))
+            self._clients[number] = client
+        return self._clients[number]
 
     def _find(self, kind: str, text: str) -> None:
         assert kind in KINDS
         self.findings.append(Finding(kind, self._at, text))
 
 
-def _just_before(position: Position) -> Position:
-    return position._replace(sequence=position.sequence - 1)
-
-
-def _tells(gap: Gap | None, entry: Entry) -> bool:
-    return gap is not None and gap.after < entry.position < gap.before
-
-
-def _words(gap: Gap) -> str:
-    return f"a gap from {gap.after} to {gap.before}"
-
-
-def _ids(entries: Iterable[Entry]) -> str:
-    return ", ".join(entry.message.id for entry in entries) or "nothing"
+def _just_before(position: Position | None) -> Position | None:
+    return position and position._replace(sequence=position.sequence - 1)

@@ -11,27 +11,27 @@ from hello.message import Entry, Gap, Position
 
 
 class Accepted(NamedTuple):
-    """The backend took an entry, from a holder of the voice or, with None, from anybody."""
+    """The backend accepted an entry, from a holder of the lease or, with None, without one."""
 
     entry: Entry
     holder: str | None
 
 
 class Kept(NamedTuple):
-    """The backend was wiped, or went back to a snapshot: it has these entries now, and has forgotten the voice."""
+    """The backend was wiped or restored: it has these entries now, and the lease is free."""
 
     positions: frozenset[Position]
 
 
-class Claimed(NamedTuple):
-    """The backend answered a claim of the voice."""
+class Acquired(NamedTuple):
+    """The backend answered a holder that tried to acquire the lease."""
 
     holder: str
     granted: bool
 
 
 class Released(NamedTuple):
-    """The backend was told that a holder lets the voice go."""
+    """The backend received the release of a holder."""
 
     holder: str
 
@@ -39,109 +39,112 @@ class Released(NamedTuple):
 # Between the backend and a process.
 
 
-class Tried(NamedTuple):
-    """What a holder was answered when it published: `accepted`, `fenced` or `lost` (the channel)."""
+class Published(NamedTuple):
+    """A holder published: `accepted`, `fenced` or, without a reply, `lost`."""
 
     holder: str
     id: str
-    answer: str
+    result: str
 
 
 class Subscribed(NamedTuple):
-    """A relay follows the backend from here."""
+    """A relay subscribed after this position."""
 
     relay: str
     after: Position | None
 
 
 class Read(NamedTuple):
-    """The backend gave this to a relay's subscription."""
+    """The backend gave a batch to the subscription of a relay."""
 
     relay: str
     batch: Batch
 
 
 class Delivered(NamedTuple):
-    """And now the relay has it."""
+    """The relay received the batch."""
 
     relay: str
     batch: Batch
 
 
-class Away(NamedTuple):
-    """A process's link was cut."""
+class Cut(NamedTuple):
+    """The connection of a process was cut."""
 
     process: str
 
 
 class Hung(NamedTuple):
-    """A process's link fell silent: nothing comes, and nothing is refused either."""
+    """The connection of a process hangs: nothing comes, and nothing is refused either."""
 
     process: str
 
 
-class Back(NamedTuple):
-    """A process's link works again."""
+class Healed(NamedTuple):
+    """The connection of a process works again."""
 
     process: str
 
 
 class Stopping(NamedTuple):
-    """A process was told to stop."""
+    """A process was terminated, and drains."""
 
     process: str
 
 
-# Of the pages.
+# Of the clients, by number.
 
 
-class Opening(NamedTuple):
-    """A page begins to connect to a relay."""
+class Connecting(NamedTuple):
+    """A client begins to connect to a relay."""
 
-    page: int
+    client: int
     relay: str
 
 
-class Opened(NamedTuple):
-    """It was let in."""
+class Connected(NamedTuple):
+    """The relay admitted the client, which resumes after this position or, with None, asks for all that is kept."""
 
-    page: int
+    client: int
     relay: str
+    after: Position | None
 
 
-class Reads(NamedTuple):
-    """It takes what comes, or does not any more for now."""
+class Welcomed(NamedTuple):
+    """A client received a welcome, with the newest position."""
 
-    page: int
-    reads: bool
-
-
-class Took(NamedTuple):
-    """It took a message. One whose id it knows is not shown again; that is for the checker to see."""
-
-    page: int
-    position: Position
-    id: str
+    client: int
+    head: Position | None
 
 
-class Told(NamedTuple):
-    """It was told a gap, which it shows before the next message."""
+class StatusReceived(NamedTuple):
+    """A client received the status of the channel, `up` or `down`, in a welcome or by itself."""
 
-    page: int
-    gap: Gap
-
-
-class Heard(NamedTuple):
-    """It was told that the channel is `up` or `down`."""
-
-    page: int
+    client: int
     channel: str
 
 
-class Gone(NamedTuple):
-    """It has no stream any more: the relay closed it with a code (`/ws`), ended it without (`/events`), or neither."""
+class MessageReceived(NamedTuple):
+    """A client received a message, with the gap before it; `shown` is False if the client had shown it before."""
 
-    page: int
+    client: int
+    position: Position
+    id: str
+    gap: Gap | None = None
+    shown: bool = True
+
+
+class Reads(NamedTuple):
+    """A client reads what comes from now on, or does not read."""
+
+    client: int
+    reads: bool
+
+
+class Disconnected(NamedTuple):
+    """The relay closed the stream with a code (`/ws`), ended it without (`/events`), or neither: it broke off."""
+
+    client: int
     code: int | None
     ended: bool
 
@@ -149,35 +152,35 @@ class Gone(NamedTuple):
 # Of the end.
 
 
-class Healed(NamedTuple):
-    """From here on nothing is done to anybody, every page wants to be connected, and reads."""
+class AllHealed(NamedTuple):
+    """From here on there are no faults, every client stays connected, and reads."""
 
 
 class Ended(NamedTuple):
-    """That was long ago, or everybody has everything already."""
+    """Since then enough time has passed, or every client has every message."""
 
 
 Event: TypeAlias = (
     Accepted
     | Kept
-    | Claimed
+    | Acquired
     | Released
-    | Tried
+    | Published
     | Subscribed
     | Read
     | Delivered
-    | Away
+    | Cut
     | Hung
-    | Back
-    | Stopping
-    | Opening
-    | Opened
-    | Reads
-    | Took
-    | Told
-    | Heard
-    | Gone
     | Healed
+    | Stopping
+    | Connecting
+    | Connected
+    | Welcomed
+    | StatusReceived
+    | MessageReceived
+    | Reads
+    | Disconnected
+    | AllHealed
     | Ended
 )
 

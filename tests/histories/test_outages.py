@@ -1,7 +1,7 @@
-"""The promise as properties, on virtual time: whatever is killed, cut off, wiped or restarted, and in whichever order.
+"""The promise as properties, in virtual time: whatever is killed, cut, wiped or restarted, in whichever order.
 
-One history of steps, run over whole processes with a broadcaster that speaks by itself, or over bare ones (no servers),
-which are quicker by far. The checker reads what happened, and says what should not have been.
+A history of steps runs over whole processes, whose broadcaster publishes by itself, or over bare ones (no servers),
+which are quicker by far. The checker finds what was wrong.
 """
 
 import logging
@@ -13,13 +13,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hello.testing import SHAPES, Process
-from tests.histories.steps import Publish, Step, Wait, histories, run
-from tests.histories.world import Bare
+from tests.histories.harness import BareProcess
+from tests.histories.steps import Step, histories, run, wait
 
 CI = bool(os.environ.get("CI"))
 HISTORY = 4  # short, so that most histories trim
-SAYS = [Publish(count, by) for count in range(1, HISTORY + 2) for by in range(2)]
+PUBLISH = [Step("publish", (count, by)) for count in range(1, HISTORY + 2) for by in range(2)]
+FLAGS = {"interval_min": 0.3, "interval_max": 1.0, "drain_seconds": 1}  # of whole processes
 SHAPE = st.sampled_from(sorted(SHAPES, reverse=True))
+BARE = given(
+    shape=SHAPE,
+    steps=histories(PUBLISH, PUBLISH, [wait(0.1), wait(1), wait(4)]),  # two times in three a message is published
+    hurry=st.booleans(),
+)
+WHOLE = given(
+    shape=SHAPE,
+    steps=histories([wait(0.1), wait(0.5), wait(2), wait(5)]),
+    hurry=st.booleans(),
+)
+
+# Each property has a few examples in the quick tier, and many in the tier `slow`.
+few = settings(deadline=None, max_examples=60)
+many = settings(deadline=None, max_examples=2000 if CI else 600)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,53 +45,31 @@ def _silence() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-BARE = given(
-    shape=SHAPE,
-    steps=histories(SAYS, SAYS, [Wait(0.1), Wait(1), Wait(4)]),  # two times in three something is said
-    hurry=st.booleans(),
-)
-WHOLE = given(
-    shape=SHAPE,
-    steps=histories([Wait(0.1), Wait(0.5), Wait(2), Wait(5)]),
-    hurry=st.booleans(),
-)
-
-
-def run_bare(shape: str, steps: Sequence[Step], hurry: bool) -> None:
-    assert run(Bare, shape, steps, history=HISTORY, hurry=hurry) == []
-
-
-def run_whole(shape: str, steps: Sequence[Step], hurry: bool) -> None:
-    flags = {"interval_min": 0.3, "interval_max": 1.0, "drain_seconds": 1}
-    assert run(Process, shape, steps, history=HISTORY, hurry=hurry, **flags) == []
-
-
-# Each property has a few examples in the quick tier, and many in the tier `slow`.
-few = settings(deadline=None, max_examples=60)
-many = settings(deadline=None, max_examples=2000 if CI else 600)
-
-
 @few
 @BARE
-def test_histories_of_bare_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None:
-    run_bare(shape, steps, hurry)
+def test_bare_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    """Exactly once, in order, and every loss reported, over a few histories."""
+    assert run(BareProcess, shape, steps, history=HISTORY, hurry=hurry) == []
 
 
 @pytest.mark.slow
 @many
 @BARE
-def test_many_histories_of_bare_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None:
-    run_bare(shape, steps, hurry)
+def test_bare_processes_at_length(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    """The same over many histories."""
+    assert run(BareProcess, shape, steps, history=HISTORY, hurry=hurry) == []
 
 
 @settings(few, max_examples=25)
 @WHOLE
-def test_histories_of_the_whole_system(shape: str, steps: Sequence[Step], hurry: bool) -> None:
-    run_whole(shape, steps, hurry)
+def test_whole_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    """Exactly once, in order, and every loss reported, with settings, servers and drain, over a few histories."""
+    assert run(Process, shape, steps, history=HISTORY, hurry=hurry, **FLAGS) == []
 
 
 @pytest.mark.slow
 @settings(many, max_examples=400 if CI else 200)
 @WHOLE
-def test_many_histories_of_the_whole_system(shape: str, steps: Sequence[Step], hurry: bool) -> None:
-    run_whole(shape, steps, hurry)
+def test_whole_processes_at_length(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+    """The same over many histories."""
+    assert run(Process, shape, steps, history=HISTORY, hurry=hurry, **FLAGS) == []

@@ -1,0 +1,363 @@
+"""Processes and clients over a backend that can lose its entries, and every fault of a history."""
+
+import itertools
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup, TaskStatus
+from starlette.datastructures import Headers, QueryParams
+
+from hello.channel import Channel
+from hello.client import ClientProtocol, Lost, Opened, Repeated, Shown, StatusChanged
+from hello.hub import Hub
+from hello.lease import Lease
+from hello.message import Gap, Message
+from hello.metrics import Metrics
+from hello.relay import relay
+from hello.supervisor import ChannelStatus, follow
+from hello.testing import SHAPES, Closed, Process, Refused, Stream
+from hello.web.stream import TaskClient, start_of
+from tests.histories import record as r
+from tests.histories.backend import Backend, Connection
+
+RECONNECT_SECONDS = 0.5  # until a client connects again
+QUIET_SECONDS = 10.0  # after healing; every client has every message well within
+POLL_SECONDS = 0.1  # between two checks whether they have
+RETRY_SECONDS = 0.1  # until a bare broadcaster publishes again what was fenced
+CLIENTS = 2
+MAX_PROCESSES = 6  # at once
+ALL = 1_000_000  # messages: more than are kept
+METRICS = Metrics()  # of all bare processes; no test reads them
+
+
+class BareProcess(Process):
+    """A process of channel, lease, subscription and hub alone: no settings, no servers, no time between messages.
+
+    It publishes what `publish` is called with, once it is the leader.
+    """
+
+    def __init__(self, actors: str, instance: str) -> None:
+        super().__init__(actors, instance)
+        self._to_publish, self._messages = anyio.create_memory_object_stream[Message](1000)
+
+    def publish(self, message: Message) -> None:
+        self._to_publish.send_nowait(message)
+
+    async def run(self, channel: Channel, flags: Mapping[str, str]) -> None:
+        self.hub = Hub(history=int(flags["history"]), instance=self.instance, max_clients=100, metrics=METRICS)
+        lease = Lease(channel, self.instance, ChannelStatus("broadcaster", METRICS))
+
+        async def run_relay(*, task_status: TaskStatus[None]) -> None:
+            status = ChannelStatus("relay", METRICS, self.hub.set_channel_up)
+            async with aclosing(follow(channel, lambda: self.hub.head, status)) as batches:
+                await relay(batches, self.hub, metrics=METRICS, task_status=task_status)
+
+        async def run_broadcaster() -> None:
+            async for message in self._messages:
+                await lease.wait_until_leader()
+                while await lease.publish(message) is None:  # fenced: again, once this process is the leader
+                    await anyio.sleep(RETRY_SECONDS)
+                    await lease.wait_until_leader()
+
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as relays:
+                    async with anyio.create_task_group() as broadcasters:
+
+                        async def start() -> None:
+                            if "relay" in self.actors:
+                                await relays.start(run_relay)
+                            if "broadcaster" in self.actors:
+                                await broadcasters.start(lease.renew)
+                                broadcasters.start_soon(run_broadcaster)
+                            self.ready.set()
+
+                        broadcasters.start_soon(start)
+                        await self._stop.wait()
+                        broadcasters.cancel_scope.cancel()
+                    if "broadcaster" in self.actors:
+                        await lease.release()
+                    relays.cancel_scope.cancel()
+        finally:
+            self.ended.set()
+            self._to_publish.close()
+            self._messages.close()
+            self.hub.notify_all()
+
+    @asynccontextmanager
+    async def open(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Stream]:
+        start = start_of(QueryParams(urlsplit(path).query), Headers(headers), self.hub.head)
+        client = TaskClient(self.hub)
+        self.hub.join(client, start)
+        try:
+            yield _HubStream(client, self.ended)
+        finally:
+            self.hub.leave(client)
+
+
+class _HubStream(Stream):
+    """The frames of a client of a bare process, without a transport."""
+
+    def __init__(self, client: TaskClient, ended: anyio.Event) -> None:
+        self._client = client
+        self._ended = ended
+        self._frames: deque[bytes] = deque()
+
+    async def receive(self) -> dict[str, Any]:
+        await anyio.lowlevel.checkpoint()
+        while not self._frames and not self._ended.is_set():
+            news = self._client.news
+            if (pending := self._client.poll()) is not None:
+                self._frames.extend(frame.json for frame in pending.frames)
+            if not self._frames:
+                await news.wait()
+        if self._ended.is_set():
+            raise Closed(1006)
+        frame: dict[str, Any] = json.loads(self._frames.popleft())
+        return frame
+
+
+class Client:
+    """A client by the rules of `hello.client`: connected while it is to be, to each relay in turn."""
+
+    def __init__(self, number: int, relays: Callable[[], Sequence[Process]], record: r.Record) -> None:
+        self.relay: str | None = None  # that it is connected to
+        self.channel: str | None = None
+        self.shown: set[str] = set()  # message ids
+        self.next_relay = number
+        self._number = number
+        self._relays = relays
+        self._record = record
+        self._protocol = ClientProtocol(last=ALL)
+        self._attempts = 0
+        self._visit = anyio.CancelScope()
+        self._may_connect = anyio.Event()
+        self._may_read = anyio.Event()
+        self._may_connect.set()
+        self._may_read.set()
+
+    def leave(self) -> None:
+        """Disconnect, until `resume`."""
+        if self._may_connect.is_set():
+            self._may_connect = anyio.Event()
+            self._visit.cancel()
+
+    def resume(self) -> None:
+        self._may_connect.set()
+
+    def lag(self) -> None:
+        """Read nothing, until `catch_up`."""
+        if self._may_read.is_set():
+            self._may_read = anyio.Event()
+            self._record.note(r.Reads(self._number, False))
+
+    def catch_up(self) -> None:
+        self._may_read.set()
+        self._record.note(r.Reads(self._number, True))
+
+    async def run(self) -> None:
+        while True:
+            await self._may_connect.wait()
+            with anyio.CancelScope() as self._visit:
+                if relays := self._relays():
+                    await self._connect(relays[self.next_relay % len(relays)])
+            await anyio.sleep(RECONNECT_SECONDS)
+
+    async def _connect(self, process: Process) -> None:
+        self.next_relay += 1
+        self._attempts += 1
+        path, query, headers = ("/ws", "/events")[(self._number + self._attempts) % 2], self._protocol.resume_query, {}
+        after = self._protocol.position
+        if after is not None and path == "/events":  # an EventSource repeats its first query beside the header
+            query, headers["Last-Event-ID"] = f"last={ALL}", str(after)
+        code, ended = None, False
+        self._record.note(r.Connecting(self._number, process.instance))
+        try:
+            async with process.open(f"{path}?{query}", headers) as stream:
+                self._record.note(r.Connected(self._number, process.instance, after))
+                self.relay = process.instance
+                try:
+                    while True:
+                        await self._may_read.wait()
+                        self._receive(await stream.receive())
+                except Closed as closed:
+                    code, ended = closed.code, closed.code is None
+        except* (Refused, anyio.EndOfStream):
+            pass  # the relay drains, or was killed at this very moment
+        finally:
+            self._protocol.disconnected()
+            self.relay = self.channel = None
+            self._record.note(r.Disconnected(self._number, code, ended))
+
+    def _receive(self, frame: dict[str, Any]) -> None:
+        gap: Gap | None = None
+        for item in self._protocol.receive(frame):
+            match item:
+                case Opened() | StatusChanged():
+                    self.channel = item.channel
+                    if isinstance(item, Opened):
+                        self._record.note(r.Welcomed(self._number, item.head))
+                    self._record.note(r.StatusReceived(self._number, item.channel))
+                case Lost(after, before) if before is not None:
+                    gap = Gap(after, before)
+                case Shown(message, position):
+                    self.shown.add(message.id)
+                    self._record.note(r.MessageReceived(self._number, position, message.id, gap))
+                case Repeated(position, message_id):
+                    self._record.note(r.MessageReceived(self._number, position, message_id, gap, shown=False))
+
+
+class Harness:
+    """All processes and clients of one history. The methods of the last part are its steps, see `steps.py`.
+
+    There `process` counts the living processes, and wraps round; None is all of them.
+    """
+
+    def __init__(self, kind: type[Process], history: int, group: TaskGroup, flags: Mapping[str, object]) -> None:
+        self.record = r.Record()
+        self.backend = Backend(history, self.record)
+        self.clients = [Client(number, self._relays, self.record) for number in range(CLIENTS)]
+        self._is_cut = False  # True: for every process, and so for those that start now
+        self._kind = kind
+        self._all: list[tuple[Process, Connection]] = []
+        self._group = group
+        self._flags = {"history": str(history), **{name: str(value) for name, value in flags.items()}}
+        self._numbers = itertools.count(1)  # of messages
+        self._stopping: set[Process] = set()
+        self._killed: set[Process] = set()
+
+    async def begin(self, shape: str) -> None:
+        """Start the processes of a shape, and the clients."""
+        for actors in SHAPES[shape]:
+            await self._start(actors).ready.wait()
+        for client in self.clients:
+            self._group.start_soon(client.run)
+        await anyio.wait_all_tasks_blocked()
+
+    async def end(self) -> None:
+        """Heal everything, publish, and wait until every client has the last message, but not without end."""
+        self.heal()
+        for client in self.clients:
+            client.resume()
+            client.catch_up()
+        for actor in ("relay", "broadcaster"):
+            if not any(actor in process.actors and process not in self._stopping for process, _ in self._living):
+                self._start(actor)
+        before = self.backend.last
+        self.record.note(r.AllHealed())
+        for number in range(len(self._living)):
+            self.publish(1, number)
+        with anyio.move_on_after(QUIET_SECONDS):
+            # Polling costs nothing in virtual time, and no single event sets this condition.
+            while self.backend.last == before or not all(map(self._has_all, self.clients)):  # noqa: ASYNC110
+                await anyio.sleep(POLL_SECONDS)
+        self.record.note(r.Ended())
+
+    def _has_all(self, client: Client) -> bool:
+        return client.channel == "up" and self.backend.last_id in client.shown
+
+    def _start(self, actors: str) -> Process:
+        process = self._kind(actors, f"{actors.replace(',', '-')}-{len(self._all)}")
+        connection = Connection(self.backend, process.instance, self.record)
+        if self._is_cut:
+            connection.cut()
+        self._all.append((process, connection))
+        self._group.start_soon(process.run, connection, self._flags)
+        return process
+
+    @property
+    def _living(self) -> list[tuple[Process, Connection]]:
+        return [each for each in self._all if each[0] not in self._killed and not each[0].ended.is_set()]
+
+    def _relays(self) -> list[Process]:
+        return [process for process, _ in self._living if "relay" in process.actors and process.ready.is_set()]
+
+    def _chosen(self, process: int | None) -> list[tuple[Process, Connection]]:
+        living = self._living
+        return living if process is None else [living[process % len(living)]] if living else []
+
+    # Steps.
+
+    def publish(self, count: int, by: int) -> None:
+        """A bare broadcaster gets so many messages to publish."""
+        processes = [process for process, _ in self._living]
+        broadcasters = [each for each in processes if isinstance(each, BareProcess) and "broadcaster" in each.actors]
+        for _ in range(count if broadcasters else 0):
+            message = Message(f"m{next(self._numbers)}", "Hello", "b", 0)
+            broadcasters[by % len(broadcasters)].publish(message)
+
+    def cut(self, process: int | None = None) -> None:
+        self._is_cut = self._is_cut or process is None
+        for _, connection in self._chosen(process):
+            connection.cut()
+
+    def hang(self, process: int) -> None:
+        for _, connection in self._chosen(process):
+            connection.hang()
+
+    def heal(self, process: int | None = None) -> None:
+        if process is None:
+            self._is_cut = False
+            self.backend.loses_reply_to = None
+        for _, connection in self._chosen(process):
+            connection.heal()
+
+    def lose_reply(self, to: str, cut: bool) -> None:
+        """The next `publish` or `acquire` of any process is executed without a reply, and its connection may be cut."""
+        self.backend.loses_reply_to, self.backend.cuts_with_reply = to, cut
+
+    def break_subscription(self, process: int, batches: int) -> None:
+        """The subscription of a process ends after so many more batches."""
+        for _, connection in self._chosen(process):
+            connection.breaks_after = batches
+
+    def wipe(self) -> None:
+        self.backend.wipe()
+
+    def save(self) -> None:
+        self.backend.save()
+
+    def restore(self) -> None:
+        self.backend.restore()
+
+    def start(self, actors: str) -> None:
+        if len(self._living) < MAX_PROCESSES:
+            self._start(actors)
+
+    def kill(self, process: int) -> None:
+        for each, _ in self._chosen(process):
+            self._killed.add(each)
+            each.kill()
+
+    def stop(self, process: int) -> None:
+        for each, _ in self._chosen(process):
+            self._stop(each)
+
+    def stop_relay_of(self, client: int) -> None:
+        for process, _ in self._living:
+            if process.instance == self.clients[client].relay:
+                self._stop(process)
+
+    def _stop(self, process: Process) -> None:
+        self._stopping.add(process)
+        self.record.note(r.Stopping(process.instance))
+        process.terminate()
+
+    def leave(self, client: int) -> None:
+        self.clients[client].leave()
+
+    def resume(self, client: int, relay: int) -> None:
+        self.clients[client].next_relay = relay
+        self.clients[client].resume()
+
+    def lag(self, client: int) -> None:
+        self.clients[client].lag()
+
+    def catch_up(self, client: int) -> None:
+        self.clients[client].catch_up()
