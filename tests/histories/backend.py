@@ -1,6 +1,6 @@
 """The backend of a history and the connection of each process, with all faults that can happen to them.
 
-They record what happens, and know neither the processes nor what is right.
+They report what happens to the checker, and know no process.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -13,20 +13,7 @@ from hello.channel.memory import MemoryChannel
 from hello.log import Log
 from hello.message import ORIGIN, Entry, Message, Position
 from hello.testing import CuttableChannel
-from tests.histories.record import (
-    Accepted,
-    Acquired,
-    Cut,
-    Delivered,
-    Healed,
-    Hung,
-    Kept,
-    Published,
-    Read,
-    Record,
-    Released,
-    Subscribed,
-)
+from tests.histories.checker import Checker
 
 
 class Backend(MemoryChannel):
@@ -35,31 +22,31 @@ class Backend(MemoryChannel):
     Subscriptions survive a loss, as a blocking read survives FLUSHALL. The lease does not.
     """
 
-    def __init__(self, history: int, record: Record) -> None:
+    def __init__(self, history: int, checker: Checker) -> None:
         super().__init__(history)
         self.last = ORIGIN  # the newest position that there ever was
         self.last_id: str | None = None  # of the message that was accepted there
         self.loses_reply_to: str | None = None  # `publish` or `acquire`: the next call of any process
         self.cuts_with_reply = False  # True: the connection that loses the reply is cut too
         self._history = history
-        self._record = record
+        self._checker = checker
         self._saved: Sequence[Entry] = ()
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         position = await super().publish(message, holder)
         if position > self.last:
             self.last, self.last_id = position, message.id
-            self._record.note(Accepted(self._entries()[-1], holder))
+            self._checker.accepted(self._entries()[-1], holder)
         return position
 
     async def acquire(self, holder: str) -> bool:
         granted = await super().acquire(holder)
-        self._record.note(Acquired(holder, granted))
+        self._checker.acquired(holder, granted=granted)
         return granted
 
     async def release(self, holder: str) -> None:
         await super().release(holder)
-        self._record.note(Released(holder))
+        self._checker.released(holder)
 
     def wipe(self) -> None:
         """Lose all entries."""
@@ -79,7 +66,7 @@ class Backend(MemoryChannel):
         if isinstance(log, _Restored):
             log.high_watermark = self.last
         self._log, self._high_watermark, self._holder = log, self.last, None
-        self._record.note(Kept(frozenset(entry.position for entry in entries)))
+        self._checker.replaced(frozenset(entry.position for entry in entries))
 
     def _entries(self) -> Sequence[Entry]:
         return list(self._log.after(None))
@@ -99,26 +86,26 @@ class _Restored(Log[Entry]):
 class Connection(CuttableChannel):
     """The connection of one process to the backend."""
 
-    def __init__(self, backend: Backend, process: str, record: Record) -> None:
+    def __init__(self, backend: Backend, process: str, checker: Checker) -> None:
         super().__init__(backend)
         self._backend = backend
         self.breaks_after: int | None = None  # batches, after which the subscription ends
         self._is_cut = False
         self._process = process
-        self._record = record
+        self._checker = checker
         self._works = anyio.Event()
         self._works.set()
 
     def cut(self) -> None:
         super().cut()
         self._is_cut = True
-        self._record.note(Cut(self._process))
+        self._checker.cut(self._process)
 
     def hang(self) -> None:
         """Let no call return until the connection is healed, as in a process that is paused."""
         if self._works.is_set():
             self._works = anyio.Event()
-        self._record.note(Hung(self._process))
+        self._checker.hung(self._process)
 
     def heal(self) -> None:
         if self._is_cut:
@@ -126,7 +113,7 @@ class Connection(CuttableChannel):
         self._is_cut = False
         self._works.set()
         self.breaks_after = None
-        self._record.note(Healed(self._process))
+        self._checker.healed(self._process)
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         assert holder is not None
@@ -135,12 +122,12 @@ class Connection(CuttableChannel):
             position = await super().publish(message, holder)
             self._lose_reply("publish")
         except Fenced:
-            self._record.note(Published(holder, message.id, "fenced"))
+            self._checker.published(holder, message.id, "fenced")
             raise
         except ChannelLost:
-            self._record.note(Published(holder, message.id, "lost"))
+            self._checker.published(holder, message.id, "lost")
             raise
-        self._record.note(Published(holder, message.id, "accepted"))
+        self._checker.published(holder, message.id, "accepted")
         return position
 
     async def acquire(self, holder: str) -> bool:
@@ -157,19 +144,19 @@ class Connection(CuttableChannel):
     async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
         await self._works.wait()
         async with super().subscribe(after) as batches, aclosing(self._deliver(batches)) as delivered:
-            self._record.note(Subscribed(self._process, after))
+            self._checker.subscribed(self._process, after)
             yield delivered
 
     async def _deliver(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
         async for batch in batches:
-            self._record.note(Read(self._process, batch))
+            self._checker.read(self._process, batch)
             await self._works.wait()
             if self.breaks_after is not None:
                 self.breaks_after -= 1
                 if self.breaks_after < 0:
                     self.breaks_after = None
                     raise ChannelLost("the subscription broke")
-            self._record.note(Delivered(self._process, batch))
+            self._checker.delivered(self._process, batch)
             yield batch
 
     def _lose_reply(self, call: str) -> None:

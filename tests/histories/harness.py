@@ -23,8 +23,8 @@ from hello.relay import relay
 from hello.supervisor import ChannelStatus, follow
 from hello.testing import SHAPES, Closed, Process, Refused, Stream
 from hello.web.stream import TaskClient, start_of
-from tests.histories import record as r
 from tests.histories.backend import Backend, Connection
+from tests.histories.checker import Checker
 
 RECONNECT_SECONDS = 0.5  # until a client connects again
 QUIET_SECONDS = 10.0  # after healing; every client has every message well within
@@ -126,14 +126,14 @@ class _HubStream(Stream):
 class Client:
     """A client by the rules of `hello.client`: connected while it is to be, to each relay in turn."""
 
-    def __init__(self, number: int, relays: Callable[[], Sequence[Process]], record: r.Record) -> None:
+    def __init__(self, number: int, relays: Callable[[], Sequence[Process]], checker: Checker) -> None:
         self.relay: str | None = None  # that it is connected to
         self.channel: str | None = None
         self.shown: set[str] = set()  # message ids
         self.next_relay = number
         self._number = number
         self._relays = relays
-        self._record = record
+        self._checker = checker
         self._protocol = ClientProtocol(last=ALL)
         self._attempts = 0
         self._visit = anyio.CancelScope()
@@ -155,11 +155,11 @@ class Client:
         """Read nothing, until `catch_up`."""
         if self._may_read.is_set():
             self._may_read = anyio.Event()
-            self._record.note(r.Reads(self._number, False))
+            self._checker.reads(self._number, False)
 
     def catch_up(self) -> None:
         self._may_read.set()
-        self._record.note(r.Reads(self._number, True))
+        self._checker.reads(self._number, True)
 
     async def run(self) -> None:
         while True:
@@ -177,10 +177,10 @@ class Client:
         if after is not None and path == "/events":  # an EventSource repeats its first query beside the header
             query, headers["Last-Event-ID"] = f"last={ALL}", str(after)
         code, ended = None, False
-        self._record.note(r.Connecting(self._number, process.instance))
+        self._checker.connecting(self._number, process.instance)
         try:
             async with process.open(f"{path}?{query}", headers) as stream:
-                self._record.note(r.Connected(self._number, process.instance, after))
+                self._checker.connected(self._number, process.instance, after)
                 self.relay = process.instance
                 try:
                     while True:
@@ -193,7 +193,7 @@ class Client:
         finally:
             self._protocol.disconnected()
             self.relay = self.channel = None
-            self._record.note(r.Disconnected(self._number, code, ended))
+            self._checker.disconnected(self._number, code, ended=ended)
 
     def _receive(self, frame: dict[str, Any]) -> None:
         gap: Gap | None = None
@@ -202,15 +202,15 @@ class Client:
                 case Opened() | StatusChanged():
                     self.channel = item.channel
                     if isinstance(item, Opened):
-                        self._record.note(r.Welcomed(self._number, item.head))
-                    self._record.note(r.StatusReceived(self._number, item.channel))
+                        self._checker.welcomed(self._number, item.head)
+                    self._checker.status_received(self._number, item.channel)
                 case Lost(after, before) if before is not None:
                     gap = Gap(after, before)
                 case Shown(message, position):
                     self.shown.add(message.id)
-                    self._record.note(r.MessageReceived(self._number, position, message.id, gap))
+                    self._checker.message_received(self._number, position, message.id, gap)
                 case Repeated(position, message_id):
-                    self._record.note(r.MessageReceived(self._number, position, message_id, gap, shown=False))
+                    self._checker.message_received(self._number, position, message_id, gap, shown=False)
 
 
 class Harness:
@@ -220,9 +220,9 @@ class Harness:
     """
 
     def __init__(self, kind: type[Process], history: int, group: TaskGroup, flags: Mapping[str, object]) -> None:
-        self.record = r.Record()
-        self.backend = Backend(history, self.record)
-        self.clients = [Client(number, self._relays, self.record) for number in range(CLIENTS)]
+        self.checker = Checker(history)
+        self.backend = Backend(history, self.checker)
+        self.clients = [Client(number, self._relays, self.checker) for number in range(CLIENTS)]
         self._is_cut = False  # True: for every process, and so for those that start now
         self._kind = kind
         self._all: list[tuple[Process, Connection]] = []
@@ -250,21 +250,21 @@ class Harness:
             if not any(actor in process.actors and process not in self._stopping for process, _ in self._living):
                 self._start(actor)
         before = self.backend.last
-        self.record.note(r.AllHealed())
+        self.checker.all_healed()
         for number in range(len(self._living)):
             self.publish(1, number)
         with anyio.move_on_after(QUIET_SECONDS):
             # Polling costs nothing in virtual time, and no single event sets this condition.
             while self.backend.last == before or not all(map(self._has_all, self.clients)):  # noqa: ASYNC110
                 await anyio.sleep(POLL_SECONDS)
-        self.record.note(r.Ended())
+        self.checker.end()
 
     def _has_all(self, client: Client) -> bool:
         return client.channel == "up" and self.backend.last_id in client.shown
 
     def _start(self, actors: str) -> Process:
         process = self._kind(actors, f"{actors.replace(',', '-')}-{len(self._all)}")
-        connection = Connection(self.backend, process.instance, self.record)
+        connection = Connection(self.backend, process.instance, self.checker)
         if self._is_cut:
             connection.cut()
         self._all.append((process, connection))
@@ -317,15 +317,6 @@ class Harness:
         for _, connection in self._chosen(process):
             connection.breaks_after = batches
 
-    def wipe(self) -> None:
-        self.backend.wipe()
-
-    def save(self) -> None:
-        self.backend.save()
-
-    def restore(self) -> None:
-        self.backend.restore()
-
     def start(self, actors: str) -> None:
         if len(self._living) < MAX_PROCESSES:
             self._start(actors)
@@ -346,7 +337,7 @@ class Harness:
 
     def _stop(self, process: Process) -> None:
         self._stopping.add(process)
-        self.record.note(r.Stopping(process.instance))
+        self.checker.stopping(process.instance)
         process.terminate()
 
     def leave(self, client: int) -> None:

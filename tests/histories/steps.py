@@ -1,6 +1,7 @@
 """The steps of a history: values that hypothesis draws, prints and shrinks, each of them a call of the harness."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import anyio
@@ -9,13 +10,12 @@ import trio.testing
 from hypothesis import strategies as st
 
 from hello.testing import Process
-from tests.histories.checker import check
 from tests.histories.harness import CLIENTS, Harness
 from tests.promises import Finding
 
 
 class Step(NamedTuple):
-    """A method of the harness and its arguments; `wait` alone takes time."""
+    """A method of the harness, or of its backend, and its arguments; `wait` alone takes time."""
 
     action: str
     arguments: tuple[object, ...] = ()
@@ -45,9 +45,9 @@ _FAULTS = [
     [Step("lose_reply", ("acquire", cut)) for cut in (False, True)],
     [Step("break_subscription", (process, batches)) for process in _PROCESSES for batches in (0, 1, 3)],
     [Step("hang", (process,)) for process in _PROCESSES],
-    [Step("wipe")],
-    [Step("save")],
-    [Step("restore")],
+    [Step("backend.wipe")],
+    [Step("backend.save")],
+    [Step("backend.restore")],
 ]
 FAULTS = st.one_of(*map(st.sampled_from, _FAULTS))
 
@@ -78,11 +78,11 @@ def run(
                 if action == "wait":
                     await anyio.sleep(*arguments)  # type: ignore[arg-type]  # see `wait`
                     continue
-                getattr(harness, action)(*arguments)
+                attrgetter(action)(harness)(*arguments)
                 if not hurry:
                     await anyio.wait_all_tasks_blocked()
             await harness.end()
             group.cancel_scope.cancel()
 
     trio.run(live, clock=trio.testing.MockClock(autojump_threshold=0))
-    return check(harness.record.events, history)
+    return harness.checker.findings

@@ -1,12 +1,17 @@
 """What the checker finds in records that were changed, and that it finds nothing in an honest one."""
 
+from collections.abc import Callable
+from operator import methodcaller
+from typing import TypeAlias
+
 import pytest
 
 from hello.message import ORIGIN, Entry, Gap, Message, Position
-from tests.histories import record as r
-from tests.histories.checker import KINDS, check
+from tests.histories.checker import KINDS, Checker
 
 HISTORY = 3
+
+Event: TypeAlias = Callable[[Checker], None]
 
 
 def at(number: int) -> Position:
@@ -19,35 +24,50 @@ def entry(number: int, message_id: str | None = None, prev: int | None = None) -
     return Entry(at(number), at(before) if before else ORIGIN, message)
 
 
-def kinds(*events: r.Event, seconds: float = 0.0) -> list[str]:
+def event(name: str, *arguments: object, **named: object) -> Event:
+    """Return an event: a call of this method of the checker."""
+    return methodcaller(name, *arguments, **named)
+
+
+def kinds(*events: Event, seconds: float = 0.0) -> list[str]:
     """Return the kinds of the findings in these events, which are so many seconds apart."""
-    findings = check([(number * seconds, event) for number, event in enumerate(events)], HISTORY)
-    return [finding.kind for finding in findings]
+    now = 0.0
+    checker = Checker(HISTORY, lambda: now)
+    for happens in events:
+        happens(checker)
+        now += seconds
+    return [finding.kind for finding in checker.findings]
 
 
-def delivered(*entries: Entry, relay: str = "a") -> list[r.Event]:
-    return [r.Read(relay, [*entries]), r.Delivered(relay, [*entries])]
+def accepted(item: Entry, holder: str | None = None) -> Event:
+    return event("accepted", item, holder)
 
 
-def relayed(*entries: Entry, relay: str = "a") -> list[r.Event]:
+def delivered(*entries: Entry, relay: str = "a") -> list[Event]:
+    return [event("read", relay, [*entries]), event("delivered", relay, [*entries])]
+
+
+def relayed(*entries: Entry, relay: str = "a") -> list[Event]:
     """Each entry is accepted, and delivered to a relay."""
-    return [event for item in entries for event in (r.Accepted(item, None), *delivered(item, relay=relay))]
+    return [each for item in entries for each in (accepted(item), *delivered(item, relay=relay))]
 
 
-def received(*entries: Entry, gap: Gap | None = None, shown: bool = True) -> list[r.Event]:
+def received(*entries: Entry, gap: Gap | None = None, shown: bool = True) -> list[Event]:
     """Each entry is received by client 0."""
-    return [r.MessageReceived(0, item.position, item.message.id, gap, shown) for item in entries]
+    return [event("message_received", 0, item.position, item.message.id, gap, shown=shown) for item in entries]
 
 
-def connected(relay: str = "a", after: Position | None = None, head: Position | None = None) -> list[r.Event]:
+def connected(relay: str = "a", after: Position | None = None, head: Position | None = None) -> list[Event]:
     """Client 0 connects to a relay."""
-    return [r.Connecting(0, relay), r.Connected(0, relay, after), r.Welcomed(0, head), r.StatusReceived(0, "up")]
+    welcome = [event("welcomed", 0, head), event("status_received", 0, "up")]
+    return [event("connecting", 0, relay), event("connected", 0, relay, after), *welcome]
 
 
-BROKEN = r.Disconnected(0, 1006, ended=False)
-SUBSCRIBED = r.Subscribed("a", None)
+WIPED, ALL_HEALED, END = event("replaced", frozenset()), event("all_healed"), event("end")
+BROKEN = event("disconnected", 0, 1006, ended=False)
+SUBSCRIBED = event("subscribed", "a", None)
 FIRST = [SUBSCRIBED, *relayed(entry(1)), *connected(), *received(entry(1))]  # a client and its relay have 1
-LOSS = [*FIRST, r.Accepted(entry(2), None), r.Kept(frozenset()), r.Accepted(entry(3), None)]  # of 2
+LOSS = [*FIRST, accepted(entry(2)), WIPED, accepted(entry(3))]  # of 2
 RELAYED_LOSS = [*LOSS, *delivered(entry(3))]
 GAP = Gap(at(1), at(3))
 
@@ -55,21 +75,27 @@ GAP = Gap(at(1), at(3))
 def test_honest() -> None:
     """Messages, a gap where one was lost, and a message that was accepted again since the backend had lost it."""
     again = entry(4, "m3")
-    events = [*RELAYED_LOSS, *received(entry(3), gap=GAP), r.AllHealed(), r.Kept(frozenset()), *relayed(again)]
-    assert kinds(*events, r.Ended()) == []
+    events = [
+        *RELAYED_LOSS,
+        *received(entry(3), gap=GAP),
+        ALL_HEALED,
+        WIPED,
+        *relayed(again),
+    ]
+    assert kinds(*events, END) == []
 
 
 def test_missing() -> None:
     """A relay or a client skips what is there, or resumes too late; a broadcaster gives a message up."""
-    skipped = [SUBSCRIBED, *relayed(entry(1)), r.Accepted(entry(2), None), r.Accepted(entry(3), None)]
+    skipped = [SUBSCRIBED, *relayed(entry(1)), accepted(entry(2)), accepted(entry(3))]
     assert kinds(*skipped, *delivered(entry(3, prev=1))) == ["missing"]
     assert kinds(*FIRST, *relayed(entry(2), entry(3)), *received(entry(3))) == ["missing"]
     assert kinds(*FIRST, *relayed(entry(2)), *received(entry(2), shown=False)) == ["missing"]
-    assert kinds(*FIRST, *relayed(entry(2)), r.Subscribed("a", at(1))) == ["missing"]
+    assert kinds(*FIRST, *relayed(entry(2)), event("subscribed", "a", at(1))) == ["missing"]
     assert kinds(*FIRST, BROKEN, *connected(after=at(2))) == ["missing"]
-    lost, other = r.Published("b", "m1", "lost"), r.Published("b", "m2", "accepted")
+    lost, other = event("published", "b", "m1", "lost"), event("published", "b", "m2", "accepted")
     assert kinds(lost, other) == ["missing"]
-    assert kinds(r.Published("b", "m1", "fenced"), other) == []
+    assert kinds(event("published", "b", "m1", "fenced"), other) == []
 
 
 def test_first_connection() -> None:
@@ -86,14 +112,14 @@ def test_first_connection() -> None:
 
 def test_repeated() -> None:
     """The backend accepts a message that it has; a relay or a client receives one again; a relay sends a copy."""
-    assert kinds(r.Accepted(entry(1), None), r.Accepted(entry(2, "m1"), None)) == ["repeated"]
-    assert kinds(SUBSCRIBED, *relayed(entry(1)), r.Read("a", [entry(1)])) == ["repeated"]
+    assert kinds(accepted(entry(1)), accepted(entry(2, "m1"))) == ["repeated"]
+    assert kinds(SUBSCRIBED, *relayed(entry(1)), event("read", "a", [entry(1)])) == ["repeated"]
     assert kinds(*FIRST, *received(entry(1), shown=False)) == ["repeated"]
     copy = entry(2, "m1")
-    copied = [*FIRST, r.Kept(frozenset()), *relayed(copy)]
+    copied = [*FIRST, WIPED, *relayed(copy)]
     assert kinds(*copied) == []
     assert kinds(*copied, *received(copy, shown=False)) == ["repeated"]
-    other = [*FIRST, BROKEN, r.Kept(frozenset()), r.Subscribed("b", None), *relayed(copy, relay="b")]
+    other = [*FIRST, BROKEN, WIPED, event("subscribed", "b", None), *relayed(copy, relay="b")]
     other += connected("b", after=at(1))  # a relay that never had the first one sends the copy
     assert kinds(*other, *received(copy, shown=False)) == []
     assert kinds(*other, *received(copy)) == ["repeated"]
@@ -101,7 +127,7 @@ def test_repeated() -> None:
 
 def test_out_of_order() -> None:
     """The backend accepts, or a client receives, an older message after a newer one."""
-    assert kinds(r.Accepted(entry(2), None), r.Accepted(entry(1), None)) == ["out of order"]
+    assert kinds(accepted(entry(2)), accepted(entry(1))) == ["out of order"]
     events = [*connected(), SUBSCRIBED, *relayed(entry(1), entry(2)), *received(entry(2), entry(1))]
     assert kinds(*events) == ["out of order"]
 
@@ -139,18 +165,18 @@ def test_trimmed() -> None:
 
 def test_late() -> None:
     """At the end no message was accepted, or a client has no relay, or has not received the newest message."""
-    assert kinds(*connected(), r.AllHealed(), r.Ended()) == ["late"]
-    published = [SUBSCRIBED, *connected(), r.AllHealed(), *relayed(entry(1))]
-    assert kinds(*published, r.Ended()) == ["late"]
-    assert kinds(*published, *received(entry(1)), r.Ended()) == []
-    assert kinds(*published, *received(entry(1)), BROKEN, r.Ended()) == ["late"]
+    assert kinds(*connected(), ALL_HEALED, END) == ["late"]
+    published = [SUBSCRIBED, *connected(), ALL_HEALED, *relayed(entry(1))]
+    assert kinds(*published, END) == ["late"]
+    assert kinds(*published, *received(entry(1)), END) == []
+    assert kinds(*published, *received(entry(1)), BROKEN, END) == ["late"]
 
 
 @pytest.mark.parametrize(("code", "ended"), [(1012, False), (None, True)], ids=["ws", "events"])
 def test_pending(code: int | None, ended: bool) -> None:
     """A relay that drains closes a client only after it has sent what it had."""
-    stops = [SUBSCRIBED, *relayed(entry(1)), *connected(), r.Stopping("a")]
-    closed = r.Disconnected(0, code, ended)
+    stops = [SUBSCRIBED, *relayed(entry(1)), *connected(), event("stopping", "a")]
+    closed = event("disconnected", 0, code, ended=ended)
     assert kinds(*stops, closed) == ["pending"]
     assert kinds(*stops, *received(entry(1)), closed) == []
     assert kinds(*stops, BROKEN) == [], "the relay was killed before"
@@ -158,30 +184,32 @@ def test_pending(code: int | None, ended: bool) -> None:
 
 def test_status() -> None:
     """A connected client that reads soon knows of a cut; at the end every client knows that the channel is up."""
-    cut = [*connected(), r.Cut("a")]
-    later = r.Acquired("b", granted=True)
+    cut = [*connected(), event("cut", "a")]
+    later = event("healed", "a")
     assert kinds(*cut, later, seconds=3) == ["status"]
-    down = r.StatusReceived(0, "down")
-    for excuse in (down, BROKEN, r.Reads(0, reads=False), r.Hung("a"), r.Healed("a")):
+    down = event("status_received", 0, "down")
+    for excuse in (down, BROKEN, event("reads", 0, reads=False), event("hung", "a"), event("healed", "a")):
         assert kinds(*cut, excuse, later, seconds=2) == []
-    assert kinds(*connected(), r.Hung("a"), r.Cut("a"), later, seconds=3) == []
-    assert kinds(*cut, r.Cut("b"), later, seconds=2) == ["status"]
-    assert "status" in kinds(*cut, down, r.Healed("a"), r.AllHealed(), r.Accepted(entry(1), None), r.Ended())
+    assert kinds(*connected(), event("hung", "a"), event("cut", "a"), later, seconds=3) == []
+    assert kinds(*cut, event("cut", "b"), later, seconds=2) == ["status"]
+    assert "status" in kinds(*cut, down, event("healed", "a"), ALL_HEALED, accepted(entry(1)), END)
 
 
 def test_leader() -> None:
     """One holder at a time has the lease, until it releases the lease, the lease expires, or the backend loses it."""
-    acquired, other = r.Acquired("b", granted=True), r.Acquired("c", granted=True)
-    assert kinds(acquired, r.Accepted(entry(1), "b")) == []
-    assert kinds(acquired, r.Accepted(entry(1), "c")) == ["leader"]
-    assert kinds(acquired, r.Accepted(entry(1), "b"), seconds=3) == ["leader"], "the lease has expired"
-    assert kinds(acquired, r.Kept(frozenset()), r.Accepted(entry(1), "b")) == ["leader"]
+    acquired, other = event("acquired", "b", granted=True), event("acquired", "c", granted=True)
+    assert kinds(acquired, accepted(entry(1), "b")) == []
+    assert kinds(acquired, accepted(entry(1), "c")) == ["leader"]
+    assert kinds(acquired, accepted(entry(1), "b"), seconds=3) == ["leader"], "the lease has expired"
+    assert kinds(acquired, WIPED, accepted(entry(1), "b")) == ["leader"]
     assert kinds(acquired, other) == ["leader"]
-    assert kinds(acquired, r.Released("b"), other) == []
-    assert kinds(acquired, r.Released("c"), other) == ["leader"]
-    assert kinds(r.Acquired("b", granted=False)) == ["leader"], "the lease was free"
-    assert kinds(acquired, r.Acquired("c", granted=False)) == []
-    assert kinds(acquired, r.Released("b"), other, r.Accepted(entry(1), "c"), r.Accepted(entry(2), "b")) == ["leader"]
+    assert kinds(acquired, event("released", "b"), other) == []
+    assert kinds(acquired, event("released", "c"), other) == ["leader"]
+    assert kinds(event("acquired", "b", granted=False)) == ["leader"], "the lease was free"
+    assert kinds(acquired, event("acquired", "c", granted=False)) == []
+    assert kinds(acquired, event("released", "b"), other, accepted(entry(1), "c"), accepted(entry(2), "b")) == [
+        "leader"
+    ]
 
 
 def test_each_kind_has_a_test() -> None:
