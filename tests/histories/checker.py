@@ -202,7 +202,8 @@ class Checker:
         """A client received the status of the channel, `up` or `down`, in a welcome or by itself."""
         client = self._client(number)
         client.channel = channel
-        client.states.append(State(self._now(), channel, client.connected_to or ""))
+        if client.reads:  # else this was the frame for which it waited when it stopped to read
+            client.states.append(State(self._now(), channel, client.connected_to or ""))
 
     def message_received(
         self, number: int, position: Position, message_id: str, gap: Gap | None = None, *, shown: bool = True
