@@ -33,6 +33,7 @@ MAX_SECONDS = 86_400.0  # a day between two messages, or for a drain, is a misty
 _SERVICE_LINK = re.compile(r"HELLO_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_DATABASE = re.compile(r"/?|/[0-9]{1,9}")
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
@@ -128,10 +129,14 @@ class Settings(BaseSettings):
         try:
             parts = urlsplit(url)
             readable = parts.scheme in SCHEMES and parts.port != 0 and not parts.query
+            database = parts._replace(scheme="", netloc="").geturl()
         except ValueError:
             readable = False
         if not readable or (parts.scheme != "memory" and not parts.hostname):
             raise ValueError("give memory://, redis://HOST:PORT or rediss://HOST:PORT")
+        # The client library would take the digits of /1/2 together, and database 0 for anything else.
+        if parts.scheme != "memory" and not _DATABASE.fullmatch(database):
+            raise ValueError("a database is a number, as in redis://HOST:PORT/3")
         return url
 
     @field_validator("text", "instance")
@@ -184,6 +189,10 @@ class Settings(BaseSettings):
             mistakes.append(
                 f"{PREFIX}CHANNEL: memory:// reaches this process only, which needs a broadcaster and a relay then;"
                 f" give a redis:// URL, or {PREFIX}ACTORS=broadcaster,relay"
+            )
+        if self.password is not None and urlsplit(self.channel).password:
+            mistakes.append(
+                f"{PREFIX}CHANNEL_PASSWORD: the URL in {PREFIX}CHANNEL has a password too; give only one of the two"
             )
         if mistakes:
             raise ConfigError(mistakes)

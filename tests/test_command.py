@@ -125,6 +125,14 @@ MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a
     ({"channel": "redis://x:port"}, ["HELLO_CHANNEL: "]),
     ({"channel": "redis://"}, ["HELLO_CHANNEL: "]),
     ({"channel": "redis://h?db=abc"}, ["HELLO_CHANNEL: "]),
+    *(
+        ({"channel": f"redis://h/{path}"}, ["HELLO_CHANNEL: .*database"])
+        for path in ("3x", "abc", "1/2", "-1", "٣", "3#4")
+    ),
+    (
+        {"channel": "redis://:in-url@h", "channel_password": "x"},
+        ["HELLO_CHANNEL_PASSWORD: (?!.*in-url).*HELLO_CHANNEL "],
+    ),
     ({"interval_min": "5", "interval_max": "2"}, ["HELLO_INTERVAL_MIN: .*HELLO_INTERVAL_MAX"]),
     ({"interval_min": "0"}, ["HELLO_INTERVAL_MIN: "]),
     ({"interval_max": "nan"}, ["HELLO_INTERVAL_MAX: "]),
@@ -170,9 +178,8 @@ def test_service_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_password_is_hidden() -> None:
     """No error and no log line contains the password of Redis."""
-    settings = load({"channel": "redis://user:secret@redis:6379/0", "channel_password": "secret"})
-    assert settings.channel_for_logs == "redis://redis:6379/0"
-    assert "secret" not in repr(settings.channel_password)
+    assert load({"channel": "redis://user:secret@redis:6379/0"}).channel_for_logs == "redis://redis:6379/0"
+    assert "secret" not in repr(load({"channel": "redis://user@redis", "channel_password": "secret"}).channel_password)
     with pytest.raises(ConfigError) as error:
         load({"channel": "redi://user:secret@redis"})
     assert "secret" not in str(error.value)
