@@ -103,19 +103,21 @@ class Streams:
 
     async def events(self, request: Request) -> Response:
         """`/events`: the same frames as server-sent events (WHATWG HTML, section 9.2); only messages carry an id."""
-        if (refusal := self._refusal(request.headers)) is not None:
+        # The request would keep its own `headers` and `query_params` for the life of the stream.
+        headers, query = Headers(raw=request.scope["headers"]), QueryParams(request.scope["query_string"])
+        if (refusal := self._refusal(headers)) is not None:
             return refusal
-        response = self._events(request)
+        response = self._events(request.method, query, headers)
         response.headers["Vary"] = "Origin"
-        origin = request.headers.get("origin")
+        origin = headers.get("origin")
         if origin is not None and origin.lower() in self._allowed_origins:
             response.headers["Access-Control-Allow-Origin"] = origin  # else its browser discards the events
         return response
 
-    def _events(self, request: Request) -> Response:
+    def _events(self, method: str, query: QueryParams, headers: Headers) -> Response:
         try:
-            start = start_of(request.query_params, request.headers, self._hub.head)
-            if request.method == "HEAD":  # its answer has no body
+            start = start_of(query, headers, self._hub.head)
+            if method == "HEAD":  # its answer has no body
                 return Response(media_type=_Events.media_type, headers=STREAM_HEADERS)
             client = TaskClient(self._hub)
             self._hub.join(client, start)
@@ -211,6 +213,7 @@ class _Events(Response):
 
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            scope["headers"], scope["query_string"] = [], b""  # up to 30 KiB that nothing reads during the stream
             code = await _send_frames(self._client, send_event, until_disconnected)
             if code is not None:
                 with anyio.move_on_after(CLOSE_SECONDS):

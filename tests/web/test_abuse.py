@@ -21,6 +21,7 @@ from tests.web.raw import (
     connect,
     frame,
     handshake,
+    receive_head,
     request,
     reset,
 )
@@ -114,6 +115,23 @@ def test_unfinished_messages_cost_little(process: MeasuredProcess) -> None:
             else:
                 client.send(frame(TEXT, b"x" * 100, fin=False), frame(CONTINUATION, b"x" * 100, fin=False) * 39)
         abuse.observer.wait_for(100)
+
+
+def test_heads_are_not_kept() -> None:
+    """Four hundred streams whose requests had a head of nearly 16 KiB: nothing of it is kept for a stream's life."""
+    fields = [f"x{number:03}: {'y' * 140}" for number in range(98)]
+    with (
+        MeasuredProcess(interval_min="0.02", interval_max="0.03") as process,
+        Abuse(process, "heads of streams (400)", 15) as abuse,
+        ExitStack() as stack,
+    ):
+        for number in range(400):
+            connection = stack.enter_context(connect(process.port))
+            head = request("/events", *fields) if number % 2 else request(f"/events?last=0&x={'y' * 15_000}")
+            connection.sendall(head)
+            assert receive_head(connection).status == 200
+        abuse.observer.wait_for(1)
+        assert process.metric("hello_clients") == 401
 
 
 @pytest.mark.slow

@@ -45,6 +45,16 @@ def test_head_of_a_handshake_has_the_same_limit(process: HelloProcess) -> None:
         assert ask_head(process.port, handshake("/ws", "Cookie: " + "y" * size)).status == status
 
 
+def test_over_100_fields_are_refused(process: HelloProcess) -> None:
+    """The field after the hundredth is answered 431, in a complete head or not, on both servers; Host is the first."""
+    for port, path in ((process.port, "/"), (process.ops_port, "/livez")):
+        assert ask_head(port, request(path, *["a:"] * 99)).status == 200
+        assert ask(port, request(path, *["a:"] * 100)).status == 431
+        assert ask(port, request(path, *["a:"] * 100, "b")[:-4]).status == 431
+    for count, status in ((95, 101), (96, 431)):  # a handshake has five of its own
+        assert ask_head(process.port, handshake("/ws", *["a:"] * count)).status == status
+
+
 def test_request_before_the_answer_is_refused(process: HelloProcess) -> None:
     """A further request after that of a stream would hide that its client has disconnected."""
     for early in (request("/"), request("/ws", "Upgrade: websocket")):
