@@ -41,8 +41,8 @@ MAX_UNSENT = 16 * 1024  # bytes that wait in this process until the kernel takes
 class HttpProtocol(HttpToolsProtocol):
     """HTTP with a limited head (Kludex/uvicorn#157), one request at a time, and no request body.
 
-    A head that is too large or has too many fields is answered 431, a head that is too slow 408, a body 413, and a request before the answer
-    to the last one 429 (RFC 6585, RFC 9110); each is the last answer on its connection.
+    A head that is too large or has too many fields is answered 431, a head that is too slow 408, a body 413, and a
+    request before the answer to the last one 429 (RFC 6585, RFC 9110); each is the last answer on its connection.
     """
 
     _timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
@@ -111,12 +111,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
             return
         except httptools.HttpParserUpgrade as upgrade:
-            end_of_head = upgrade.args[0]
+            rest = data[upgrade.args[0] :]
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
             return
-        if self._should_upgrade():  # any other Upgrade was answered as a plain request
-            self._start_handshake(data[end_of_head:])
+        if self._should_upgrade():
+            self._start_handshake(rest)
+        elif rest:  # a CONNECT or another Upgrade was a plain request, and the parser has not read what follows it
+            self._respond_and_close(b"429 Too Many Requests")
 
     # Calls of the parser.
 

@@ -66,6 +66,19 @@ def test_frames_before_the_answer_are_limited(process: HelloProcess) -> None:
     assert first(process.port, handshake() + b"x" * 4097) == b""
 
 
+def test_request_after_another_upgrade_is_refused(process: HelloProcess) -> None:
+    """What follows a CONNECT, or an Upgrade to anything but a WebSocket, is a request, and is not swallowed."""
+    upgrade = request("/", "Connection: Upgrade", "Upgrade: h2c")
+    old_websocket = handshake("/ws").replace(b"HTTP/1.1", b"HTTP/1.0")
+    for port in (process.port, process.ops_port):
+        for head in (upgrade, old_websocket, request("/", method="CONNECT")):
+            assert b"HTTP/1.1 429 " in first(port, head + request("/nothing"))
+    for head, statuses in ((upgrade, {200}), (request("/", method="CONNECT"), {400, 405})):
+        with connect(process.port) as connection:
+            send(connection, head)
+            assert receive_head(connection).status in statuses
+
+
 def test_head_requests_are_answered_and_take_no_place(process: HelloProcess) -> None:
     """HEAD has the status of GET and no body, also for the endless stream."""
     for path, status in (("/", 200), ("/page/main.js", 200), ("/events", 200), ("/events?after=x", 400)):
