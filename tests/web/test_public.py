@@ -101,3 +101,15 @@ async def test_page_is_revalidated(relay: Process) -> None:
         assert first.status == 200
         second = await relay.get(path, app="public", headers={"if-none-match": first.headers["etag"]})
         assert (second.status, second.body) == (304, "")
+
+
+@on_asyncio
+async def test_ranges_are_ignored(relay: Process) -> None:
+    """A request for a hundred parts of a file gets the whole file."""
+    ranges = ",".join(f"{start}-{start}" for start in range(0, 200, 2))
+    for path in ("/", "/page/main.js"):
+        whole = await relay.get(path, app="public")
+        for value in (f"bytes={ranges}", "bytes=0-0", "bytes=9999999-", "x"):
+            answer = await relay.get(path, app="public", headers={"range": value})
+            assert (answer.status, answer.body) == (200, whole.body)
+            assert answer.headers["accept-ranges"] == "none"
