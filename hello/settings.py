@@ -66,7 +66,9 @@ class Settings(BaseSettings):
         "memory://", description="the channel: memory:// (within this process), redis://HOST:PORT or rediss://… (TLS)"
     )
     channel_password: SecretStr = Field(
-        SecretStr(""), description="password for Redis, kept out of its URL; empty means none; never logged"
+        SecretStr(""),
+        description="password for Redis, kept out of its URL; empty means none; never logged, but as a flag it is"
+        " visible in `ps`: give the variable",
     )
     text: str = Field("Hello world", description="the text of the messages, 1 to 4096 characters", max_length=4096)
     broadcaster: str = Field(

@@ -220,5 +220,6 @@ def test_help() -> None:
         "(default: broadcaster,relay)",
         "(default: the host's name)",
         "hello watch URL",
+        "as a flag it is visible in `ps`",
     ):
         assert part in text

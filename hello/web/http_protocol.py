@@ -16,6 +16,7 @@ The way of a new connection:
 """
 
 import asyncio
+import re
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -23,7 +24,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from hello.web.admission import AdmissionQueue
@@ -36,6 +37,8 @@ MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cook
 MAX_FIELDS = 100  # in a head: a proxied browser sends some 30, and each costs 150 bytes of memory beside its own
 MAX_EARLY = 4096  # bytes that a client may send between its handshake and the answer
 MAX_UNSENT = 16 * 1024  # bytes that wait in this process until the kernel takes them
+
+_ABSOLUTE = re.compile(rb"[A-Za-z]+://([^/?#]*)")  # a target with its authority (RFC 9112, 3.2.2)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -138,10 +141,21 @@ class HttpProtocol(HttpToolsProtocol):
         if self._has_body:  # no endpoint reads one, and it may trickle in without an end
             self._stop_parser(b"413 Content Too Large")
         self._end_head()
+        self._check_host()
         self._is_upgrade = self._opens_websocket()
         super().on_headers_complete()
         if not self._is_upgrade:
+            if self.parser.get_http_version() == "1.0":
+                _send_without_chunks(self.cycle)
             self.url, self.headers = b"", []  # the scope has what the app needs, and may drop it during a long answer
+
+    def _check_host(self) -> None:
+        """Reject a request without one Host (RFC 9112, 3.2); the host of an absolute target replaces its value."""
+        places = [place for place, (name, _) in enumerate(self.headers) if name == b"host"]
+        if len(places) > 1 or (not places and self.parser.get_http_version() != "1.0"):
+            self._stop_parser(b"400 Bad Request")
+        if places and (absolute := _ABSOLUTE.match(self.url)):
+            self.headers[places[0]] = (b"host", absolute[1])
 
     def send_400_response(self, msg: str) -> None:
         if self._error is not None:
@@ -223,6 +237,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._end_head()
         self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         self.transport.close()
+
+
+def _send_without_chunks(cycle: RequestResponseCycle) -> None:
+    """Let the end of the connection be the end of a body whose length is not known: HTTP/1.0 has no chunks."""
+    send, cycle.chunked_encoding = cycle.send, False
+
+    async def send_all(message: Any) -> None:
+        cycle.expected_content_length = len(message.get("body", b""))  # the cycle refuses any other length
+        await send(message)
+
+    cycle.send = send_all  # type: ignore[method-assign]
 
 
 class _Transport:

@@ -12,7 +12,7 @@ from hello.web.http_protocol import MAX_HEAD
 from hello.web.listener import listen
 from tests.processes import HelloProcess
 from tests.web.inprocess import serving
-from tests.web.raw import ask, ask_head, chunks, connect, handshake, receive_head, request, send
+from tests.web.raw import ask, ask_head, chunks, connect, handshake, parse_answer, receive_head, request, send
 
 FIELD = "x: " + "y" * 1000
 
@@ -77,6 +77,54 @@ def test_request_after_another_upgrade_is_refused(process: HelloProcess) -> None
         with connect(process.port) as connection:
             send(connection, head)
             assert receive_head(connection).status in statuses
+
+
+def test_one_host(process: HelloProcess) -> None:
+    """HTTP/1.1 has one Host, and no version has two; the answer is 400 on both servers (RFC 9112, 3.2)."""
+    for port, path in ((process.port, "/"), (process.ops_port, "/livez")):
+        for fields, version, status in (
+            ([], "1.1", 400),
+            (["Host: a"], "1.1", 200),
+            (["Host: a", "host: a"], "1.1", 400),
+            ([], "1.0", 200),
+            (["Host: a", "Host: b"], "1.0", 400),
+        ):
+            assert ask_head(port, request(path, *fields, host=None, version=version)).status == status
+    assert ask_head(process.port, handshake("/ws", host=None)).status == 400
+
+
+def test_absolute_target_replaces_the_host(process: HelloProcess) -> None:
+    """The host of a target such as `http://a/events` is that of the request, and not the Host (RFC 9112, 3.2.2)."""
+    for open_stream, status in ((request, 200), (handshake, 101)):
+        path = "/events" if status == 200 else "/ws"
+        for target, host, expected in (
+            (f"http://own.test:81{path}", "other.test", status),
+            (f"HTTP://[::1]{path}", "own.test:81", 403),
+            (f"http://other.test{path}?://own.test:81", "own.test:81", 403),
+            (f"{path}?http://other.test/", "own.test:81", status),
+        ):
+            answer = ask_head(process.port, open_stream(target, "Origin: http://own.test:81", host=host))
+            assert (target, answer.status) == (target, expected)
+    answer = ask_head(process.port, request("http://[::1]:81/?x", host="other.test"))
+    assert "connect-src 'self' ws://[::1]:81 wss://[::1]:81;" in (answer.one("content-security-policy") or "")
+
+
+def test_http_1_0_has_no_chunks(process: HelloProcess) -> None:
+    """A stream of HTTP/1.0 ends with its connection, and its frames have no chunks around them."""
+    with connect(process.port) as connection:
+        send(connection, request("/events", version="1.0"))
+        received = b""
+        for data in chunks(connection):
+            received += data
+            if b"\n\n" in received:
+                break
+    answer = parse_answer(received)
+    assert (answer.one("transfer-encoding"), answer.one("connection")) == (None, "close")
+    assert answer.rest.startswith(b'data: {"type"')
+    for path in ("/", "/page/main.js", "/nothing", "/events?after=x"):
+        old, new = (ask(process.port, request(path, "Connection: close", version=each)) for each in ("1.0", "1.1"))
+        assert (old.status, old.rest) == (new.status, new.rest)
+        assert old.one("content-length") == new.one("content-length") == str(len(old.rest))
 
 
 def test_head_requests_are_answered_and_take_no_place(process: HelloProcess) -> None:

@@ -63,6 +63,9 @@ async def test_uvicorn_has_what_we_use() -> None:
     # These are called or set in a method's code alone.
     for method, name in (
         (RequestResponseCycle.__init__, "response_complete"),
+        (RequestResponseCycle.run_asgi, "send"),
+        (RequestResponseCycle.send, "chunked_encoding"),
+        (RequestResponseCycle.send, "expected_content_length"),
         (HttpToolsProtocol.on_headers_complete, "_should_upgrade"),
         (Server.serve, "capture_signals"),
         (Server._serve, "lifespan"),
