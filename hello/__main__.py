@@ -17,6 +17,7 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.channel import open_channel
+from hello.printable import printable
 from hello.settings import ConfigError, Settings, add_flags, load
 from hello.system import run
 from hello.web.listener import RESERVED_FDS, listen
@@ -138,9 +139,7 @@ def _tune_gc() -> None:
 def _configure_logging(settings: Settings) -> None:
     as_text = settings.log_format == "text" or (settings.log_format is None and sys.stderr.isatty())
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-8s %(message)s") if as_text else _Json(settings.instance)
-    )
+    handler.setFormatter(_Text() if as_text else _Json(settings.instance))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.setLevel(logging.ERROR)  # uvicorn warns of every bad request
@@ -148,6 +147,19 @@ def _configure_logging(settings: Settings) -> None:
     # the server stops: any client could fill the log.
     ordinary = ("ASGI callable returned without completing", "timeout graceful shutdown exceeded")
     uvicorn_log.addFilter(lambda record: not any(text in record.getMessage() for text in ordinary))
+
+
+class _Text(logging.Formatter):
+    """One line of printable text, and the lines of a traceback: an error may contain what another server sent."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record).rstrip())
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(printable(line) for line in super().formatException(ei).split("\n"))
 
 
 class _Json(logging.Formatter):

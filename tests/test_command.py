@@ -4,8 +4,11 @@ import json
 import os
 import re
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
+import unicodedata
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -110,6 +113,30 @@ def test_programming_error(redis_server: RedisServer, actors: str) -> None:
     finally:
         process.kill()
     assert "WRONGTYPE" in process.output
+
+
+def test_text_log_cannot_control_a_terminal() -> None:
+    """A text log has no control character from the error of a server, neither in a message nor in a traceback."""
+
+    class Hostile(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while received := self.request.recv(1 << 16):
+                commands = len(re.findall(rb"(?m)^\*", received))
+                self.request.sendall(b"-WRONGTYPE \x1b]0;owned\x07 \xc2\x9b2J\r\n" * commands)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Hostile) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        channel = f"redis://127.0.0.1:{server.server_address[1]}"
+        process = HelloProcess(actors="broadcaster", channel=channel, log_format="text")
+        try:
+            assert process.launch().wait() == 1
+        finally:
+            process.kill()
+            server.shutdown()
+    assert [each for each in process.output if each != "\n" and unicodedata.category(each) == "Cc"] == []
+    assert process.output.count(r"WRONGTYPE \x1b]0;owned\x07 \x9b2J") >= 2
+    assert re.search("^ .*Traceback ", process.output, re.MULTILINE)
 
 
 MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a pattern for each line of the error

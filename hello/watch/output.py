@@ -1,18 +1,16 @@
 """Formats events as lines of text or JSON, and writes them to stdout. It knows neither connections nor rules."""
 
 import json
-import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from hello.client import Lost, Opened, Repeated, Resumed, Shown, StatusChanged
 from hello.message import Position
+from hello.printable import printable
 from hello.watch.connection import Connecting, Disconnected, Event
 from hello.watch.tally import Tally
 
-# C0, DEL and C1 control a terminal; marks, embeddings and isolates reorder a line; a lone surrogate cannot be written.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _STATES = {Connecting: "connecting", Opened: "open", Resumed: "resumed"}  # Disconnected has its own
 
 
@@ -43,7 +41,7 @@ def as_json(event: Event | Tally, at: int) -> str:
 def as_text(event: Event | Tally, at: int) -> str:
     """Return one line of printable text, whatever the relay sent; `at` is the time of the event."""
     start = "" if isinstance(event, Shown) else f"-- {local_time(at, at)}  "
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), start + _words(event, at))
+    return printable(start + _words(event, at))
 
 
 def local_time(time: int, now: int) -> str:
