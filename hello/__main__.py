@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from hello.printable import printable
 from hello.settings import ConfigError, Settings, add_flags, load
 from hello.system import run
 from hello.web.listener import RESERVED_FDS, listen
+from hello.web.origin import AllowedHosts
 from hello.web.server import serve
 
 FALLBACK_NOFILE = 65_536  # file descriptors, where the hard limit is infinite; macOS refuses an infinite soft limit
@@ -80,6 +82,8 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
 
     async def serve_at(name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
         reserved = RESERVED_FDS if name == "public" else 0
+        if name == "ops" and ip_address(listeners[name].getsockname()[0]).is_loopback:
+            app = AllowedHosts(app, _is_local, "HELLO_OPS_HOST")  # no proxy is in front of it
         await serve(app, stop, listener=listeners[name], reserved_fds=reserved, task_status=task_status)
 
     async with anyio.create_task_group() as group:
@@ -116,6 +120,14 @@ def _listen(settings: Settings) -> dict[str, socket.socket]:
     if mistakes:
         raise ConfigError(mistakes)
     return listeners
+
+
+def _is_local(name: str) -> bool:
+    """Return True for an IP address or a loopback name (RFC 6761, 6.3): no DNS server decides where these lead."""
+    try:
+        return bool(ip_address(name.strip("[]")))
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _raise_file_limit() -> None:

@@ -34,7 +34,8 @@ _SERVICE_LINK = re.compile(r"HELLO_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]
 _INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _DATABASE = re.compile(r"/?|/[0-9]{1,9}")
-_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_HOST = r"([a-z0-9._-]+|\[[0-9a-f:.]+\])"
+_ORIGIN = re.compile(rf"https?://{_HOST}(:[0-9]{{1,5}})?")
 
 
 class ConfigError(ValueError):
@@ -87,6 +88,9 @@ class Settings(BaseSettings):
     allowed_origins: tuple[str, ...] = Field(
         (), description="origins of other pages that may open the streams, comma separated"
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="hosts that the public server answers for, without ports, comma separated; if empty, any"
+    )
     max_clients: int = Field(
         10_000, description="clients of this process at a time; one more is refused with 503", ge=1, le=MAX_CLIENTS
     )
@@ -100,7 +104,7 @@ class Settings(BaseSettings):
         max_length=253,
     )
 
-    @field_validator("actors", "allowed_origins", mode="before")
+    @field_validator("actors", "allowed_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
@@ -179,6 +183,15 @@ class Settings(BaseSettings):
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"an origin is http(s)://HOST or http(s)://HOST:PORT and no more, not {origin!r}")
         return origins
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower() for host in hosts)
+        for host in hosts:
+            if not re.fullmatch(_HOST, host):
+                raise ValueError(f"a host is a name or an address, as in a URL, without a port, not {host!r}")
+        return hosts
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -60,7 +60,8 @@ async def run(
                     status = ChannelStatus("relay", metrics, hub.set_channel_up)
                     await relays.start(partial(_run_relay, channel, hub, status, metrics))
                     relays.start_soon(hub.beat)
-                    app = public_app(hub, allowed_origins=settings.allowed_origins)
+                    origins, hosts = settings.allowed_origins, settings.allowed_hosts
+                    app = public_app(hub, allowed_origins=origins, allowed_hosts=hosts)
                     await servers.start(partial(serve, "public", app, servers_stop))
 
                 async def start_broadcaster() -> None:

@@ -169,6 +169,8 @@ MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a
     ({"drain_seconds": "-1"}, ["HELLO_DRAIN_SECONDS: "]),
     ({"max_clients": "0"}, ["HELLO_MAX_CLIENTS: "]),
     ({"allowed_origins": "example.com"}, ["HELLO_ALLOWED_ORIGINS: .*http"]),
+    ({"allowed_hosts": "http://a"}, ["HELLO_ALLOWED_HOSTS: .*'http://a'"]),
+    ({"allowed_hosts": "a:80"}, ["HELLO_ALLOWED_HOSTS: .*'a:80'"]),
     ({"log_format": "xml"}, ["HELLO_LOG_FORMAT: "]),
     ({"port_ops": "9"}, ["HELLO_PORT_OPS: "]),
     ({"chanel": "memory://"}, ["HELLO_CHANEL: .*HELLO_CHANNEL"]),

@@ -13,14 +13,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from hello.hub import Hub
-from hello.web.origin import stream_sources
+from hello.web.origin import AllowedHosts, stream_sources
 from hello.web.stream import Streams
 
 PAGE = Path(__file__).parent / "page"
 
 
-def public_app(hub: Hub, *, allowed_origins: Collection[str]) -> ASGIApp:
-    """Return the app that clients connect to; pages of the allowed origins may open its streams."""
+def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Collection[str] = ()) -> ASGIApp:
+    """Return the app, for these hosts (in lower case; if none, any); pages of these origins may open its streams."""
     streams = Streams(hub, allowed_origins)
     files = _Files(directory=PAGE)
 
@@ -46,7 +46,8 @@ def public_app(hub: Hub, *, allowed_origins: Collection[str]) -> ASGIApp:
     )
     app.router.redirect_slashes = False  # a wrong address gets 404, not a redirect
     # The headers are put around the app, and not by a middleware in it: Starlette answers errors outside of those.
-    return _SecurityHeaders(app)
+    hosts = AllowedHosts(app, allowed_hosts.__contains__, "HELLO_ALLOWED_HOSTS") if allowed_hosts else app
+    return _SecurityHeaders(hosts)
 
 
 class _Files(StaticFiles):

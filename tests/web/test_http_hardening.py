@@ -201,6 +201,46 @@ def test_friend_may_read_the_events(process: HelloProcess, origin: str) -> None:
         assert answer.all("access-control-allow-credentials") == []
 
 
+LOCAL = ["localhost", "LOCALHOST:1", "a.localhost:8001", "127.0.0.1", "10.0.0.1:80", "[::1]:8001", None]
+REBOUND = [
+    "rebind.evil",
+    "rebind.evil:8001",
+    "localhost.evil",
+    "evillocalhost",
+    "127.0.0.1.evil",
+    "1.evil",
+    "",
+    "a b",
+    "@",
+]
+
+
+def test_ops_server_on_loopback_is_safe_from_rebinding(process: HelloProcess) -> None:
+    """The ops server on a loopback address answers for loopback names and IP addresses alone, and names the others."""
+    for hosts, status in ((LOCAL, 200), (REBOUND, 421)):
+        for host in hosts:
+            sent = request("/livez", "Connection: close", host=host, version="1.1" if host is not None else "1.0")
+            answer = ask(process.ops_port, sent)
+            assert (host, answer.status) == (host, status)
+            assert status == 200 or f"{host!r}: see HELLO_OPS_HOST\n".encode() in answer.rest
+    assert {ask_head(process.port, request("/", host=host)).status for host in REBOUND} == {200}  # it has no list
+    with HelloProcess(ops_host="0.0.0.0") as open_to_all:  # noqa: S104
+        assert ask_head(open_to_all.ops_port, request("/livez", host="rebind.evil")).status == 200
+
+
+def test_allowed_hosts() -> None:
+    """With HELLO_ALLOWED_HOSTS the public server answers for these hosts alone, at any port, over both streams."""
+    with HelloProcess(allowed_hosts="Hello.test, [::1]") as process:
+        for hosts, refused in ((["hello.test", "HELLO.test:81", "[::1]:8000"], False), (REBOUND, True)):
+            for host in hosts:
+                for sent, status in ((request("/", host=host), 200), (handshake("/ws", host=host), 101)):
+                    answer = ask_head(process.port, sent)
+                    assert (host, answer.status) == (host, 421 if refused else status)
+        answer = ask(process.port, request("/events", "Connection: close", host="rebind.evil"))
+        assert (answer.status, answer.rest) == (421, b"no answer for 'rebind.evil': see HELLO_ALLOWED_HOSTS\n")
+        assert is_protected(answer, "'self' ws://rebind.evil wss://rebind.evil")
+
+
 @pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
 def test_trickling_body_is_refused(process: HelloProcess, framing: str) -> None:
     """Both servers answer 413 at once, and end the connection within seconds, although the body goes on."""
