@@ -70,7 +70,7 @@ class _SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
-                connect = f"'self' {stream_sources(Headers(raw=scope['headers']).get('host'))}".strip()
+                connect = f"'self' {stream_sources(Headers(scope=scope).get('host'))}".strip()
                 # `data:` is for the page's icon, which changes when no relay can be reached.
                 headers["Content-Security-Policy"] = (
                     f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
