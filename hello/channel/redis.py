@@ -26,7 +26,7 @@ from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import DataError, RedisError, ResponseError
 
 from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, ChannelLost, Fenced
 from hello.message import ORIGIN, Entry, Message, Position
@@ -43,10 +43,10 @@ HIGH_WATERMARK = "{hello}:high_watermark"
 REPLY_SECONDS = 4.0  # without a byte of a reply the server counts as gone: clients are notified within 6 s
 DISCONNECT_SECONDS = 1.0  # for the orderly end of a connection; after that it is dropped
 
-# Errors that may pass by themselves, by Redis's own words. Inside a script Redis 6 hides the word in the middle of a
-# sentence, and Redis 7 has other words for NOPERM. Redis answers "unauthenticated" to a long command before the log-in.
-_TRANSIENT = re.compile(
-    r"\b(BUSY|CLUSTERDOWN|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|unauthenticated|can't run)\b"
+# Replies that only a programming error causes: a retry cannot help. Every other error of Redis may pass by itself, and
+# each new version of Redis, Valkey or a provider has words of its own for it. A script puts the words in the middle.
+_PROGRAMMING_ERROR = re.compile(
+    r"\bWRONGTYPE\b|compiling script|unknown (redis )?command|wrong number of arg|\bsyntax error\b", re.IGNORECASE
 )
 
 
@@ -74,9 +74,9 @@ async def open_redis(url: str, *, history: int, password: str | None) -> AsyncIt
 class RedisChannel:
     """A channel with the promises of `hello.channel`. It runs on asyncio only, as the client library does.
 
-    The channel is lost on: no connection, no reply within REPLY_SECONDS, loading, out of memory, read-only, a refused
-    log-in, and the like. Errors that only a program can cause (a key of another type, a broken script) are raised as
-    they are.
+    The channel is lost on no connection, on no reply within REPLY_SECONDS, and on every error that Redis replies, such
+    as loading, out of memory, read-only or a missing permission. Errors that only a programming error causes (a key of
+    another type, a broken script) are raised as they are.
     """
 
     def __init__(self, url: str, client: Redis, *, history: int, password: str | None) -> None:
@@ -189,13 +189,13 @@ def _losses_raised() -> Iterator[None]:
     """Raise ChannelLost in place of each error that a retry may overcome."""
     try:
         yield
-    except ResponseError as error:
-        if not _TRANSIENT.search(f"{getattr(error, 'status_code', None)} {error}"):
-            raise
-        raise ChannelLost(f"{type(error).__name__}: {error}") from error
+    except DataError:  # the client library cannot send a value of this type
+        raise
     except TimeoutError as error:
         raise ChannelLost(f"timed out: no reply within {REPLY_SECONDS:.0f} s") from error
     except (RedisError, OSError) as error:
+        if isinstance(error, ResponseError) and _PROGRAMMING_ERROR.search(str(error)):
+            raise
         raise ChannelLost(f"{type(error).__name__}: {error}") from error
     except RuntimeError as error:
         # uvloop raises this for a write to a connection that the server reset while no read was pending.

@@ -13,6 +13,7 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from hello.channel import ChannelLost, Fenced, open_channel
+from hello.channel.redis import _losses_raised
 from hello.message import Entry, Message, Position
 from hello.testing.conformance import LIMIT_SECONDS, exhaust, ids, make_message, read, receive, receive_all
 from tests.conftest import missing
@@ -71,6 +72,26 @@ async def test_missing_permission_is_a_loss(redis_server: RedisServer, raw: Redi
                 await (channel.acquire("a") if command == "set" else channel.publish(make_message(1)))
         raw.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all"])
         assert await channel.acquire("a")
+
+
+@pytest.mark.parametrize("how", ["CLIENT UNBLOCK", "REPLICAOF"])
+async def test_unblocked_reader_is_a_loss(redis_server: RedisServer, raw: Redis, how: str) -> None:
+    """A blocked read that Redis ends, by a demotion or by CLIENT UNBLOCK, is a lost channel."""
+    async with open_channel(redis_server.url, history=10) as channel, channel.subscribe(None) as batches:
+        await receive_all(batches)
+        async with anyio.create_task_group() as group:
+
+            async def end_the_read() -> None:
+                while not (blocked := [info["id"] for info in raw.client_list() if "b" in info["flags"]]):
+                    await anyio.lowlevel.checkpoint()
+                if how == "REPLICAOF":
+                    raw.replicaof("127.0.0.1", "1")
+                else:
+                    raw.client_unblock(int(blocked[0]), error=True)
+
+            group.start_soon(end_the_read)
+            with anyio.fail_after(LIMIT_SECONDS), pytest.raises(ChannelLost, match="UNBLOCKED"):
+                await exhaust(batches)
 
 
 async def test_refused_log_in_is_a_loss(redis_server: RedisServer, raw: Redis) -> None:
@@ -151,6 +172,40 @@ async def test_wrong_type_is_an_error(redis_server: RedisServer, raw: Redis) -> 
             await channel.publish(make_message(1))
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await read(channel)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "ERR Error running script (call to f_1): @user_script:1: WRONGTYPE Operation against a key",  # Redis 6
+        "ERR Error compiling script (new function): user_script:1: '=' expected near 'is'",
+        "ERR unknown command 'XNONE', with args beginning with: 'hello'",
+        "ERR Unknown Redis command called from script script: 1, on @user_script:1.",
+        "ERR wrong number of arguments for 'xadd' command",
+        "ERR Wrong number of args calling Redis command from script script: 1, on @user_script:1.",
+        "ERR syntax error",
+    ],
+)
+def test_programming_error(reply: str) -> None:
+    """An error that only a programming error causes is raised as it is."""
+    with pytest.raises(ResponseError), _losses_raised():
+        raise ResponseError(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "ACL failure in script: User hello has no permissions to run the 'xadd' command",  # Redis 7.4 and newer
+        "MOVED 1234 127.0.0.1:7001",
+        "ERR DB index is out of range",
+        "NEWCODE an error of a version to come",
+    ],
+)
+def test_any_other_error_is_a_loss(reply: str) -> None:
+    """An error with words that this version does not know is a lost channel."""
+    with pytest.raises(ChannelLost, match="ResponseError: "), _losses_raised():
+        raise ResponseError(reply)
 
 
 async def test_plain_subscribers(redis_server: RedisServer, raw: Redis) -> None:
