@@ -16,14 +16,14 @@ duplicates or loses a message. The caller sees every loss, as ChannelLost.
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import anyio
 from hiredis import pack_command
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import DataError, RedisError, ResponseError
@@ -84,17 +84,12 @@ class RedisChannel:
         self._client = client
         self._history = history
         self._password = password
-        self._raise_high_watermark = client.register_script(RAISE_HIGH_WATERMARK)
-        self._publish = client.register_script(PUBLISH)
-        self._acquire = client.register_script(ACQUIRE)
-        self._release = client.register_script(RELEASE)
         self._high_watermark = ORIGIN  # the highest position that this object has published or read
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         fields = (message.id, message.text, message.broadcaster, message.sent_at, message.to_json())
         args: list[str | int] = [str(self._high_watermark), self._history, holder or "", *fields]
-        with _losses_raised():
-            reply = await self._publish(keys=[STREAM, HIGH_WATERMARK, IDS, LEADER], args=args)
+        reply = await self._run(PUBLISH, [STREAM, HIGH_WATERMARK, IDS, LEADER], args)
         if reply is None:
             raise Fenced
         position = Position.parse(str(reply))
@@ -103,24 +98,42 @@ class RedisChannel:
 
     async def acquire(self, holder: str) -> bool:
         args: list[str | int] = [str(self._high_watermark), holder, int(LEASE_SECONDS * 1000)]
-        with _losses_raised():
-            acquired, last = await self._acquire(keys=[STREAM, HIGH_WATERMARK, LEADER], args=args)
+        acquired, last = await self._run(ACQUIRE, [STREAM, HIGH_WATERMARK, LEADER], args)
         self._high_watermark = max(self._high_watermark, Position.parse(last))
         return bool(acquired)
 
     async def release(self, holder: str) -> None:
-        with _losses_raised():
-            await self._release(keys=[LEADER], args=[holder])
+        await self._run(RELEASE, [LEADER], [holder])
 
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
         # A subscription has a connection of its own: on a shared one its blocking read would delay every other command.
         async with _client(self._url, self._password) as client:
             with _losses_raised():
-                keys, args = [STREAM, HIGH_WATERMARK], [str(self._high_watermark)]
-                await self._raise_high_watermark(keys=keys, args=args, client=client)
+                args = [str(self._high_watermark)]
+                await _evaluate(client, RAISE_HIGH_WATERMARK, [STREAM, HIGH_WATERMARK], args)
             async with aclosing(self._follow(client, after or ORIGIN)) as batches:
                 yield batches
+
+    async def _run(self, script: str, keys: list[str], args: Sequence[str | int]) -> Any:
+        try:
+            with _losses_raised():
+                return await _evaluate(self._client, script, keys, args)
+        except ChannelLost:
+            await self._replace_pool()
+            raise
+
+    async def _replace_pool(self) -> None:
+        """Let the next command connect and resolve the name anew: the old connections may lead to a demoted primary.
+
+        A command of another task may use one of the old connections at this moment: it ends undisturbed.
+        """
+        old = self._client.connection_pool
+        self._client.connection_pool = _pool(self._url, self._password)
+        with anyio.move_on_after(DISCONNECT_SECONDS, shield=True):
+            # Their release to the old pool disconnects them.
+            await old.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]  # redis has no types for it
+            await old.disconnect(inuse_connections=False)
 
     async def _follow(self, client: Redis, after: Position) -> AsyncGenerator[Batch, None]:
         cursor = str(after)  # the last position that XREAD has returned, of whatever entry
@@ -147,6 +160,11 @@ class RedisChannel:
                     yield batch
 
 
+async def _evaluate(client: Redis, script: str, keys: list[str], args: Sequence[str | int]) -> Any:
+    """Run the script and return its reply."""
+    return await client.register_script(script)(keys=keys, args=args)
+
+
 def _entry_or_none(position: str, fields: list[str]) -> Entry | None:
     """Read an entry of the stream; None, and a line in the log, if another program has added it.
 
@@ -166,7 +184,16 @@ def _entry_or_none(position: str, fields: list[str]) -> Entry | None:
 
 @asynccontextmanager
 async def _client(url: str, password: str | None) -> AsyncIterator[Redis]:
-    client: Redis = Redis.from_url(
+    client = Redis.from_pool(_pool(url, password))
+    try:
+        yield client
+    finally:
+        with anyio.move_on_after(DISCONNECT_SECONDS, shield=True):
+            await client.aclose()
+
+
+def _pool(url: str, password: str | None) -> ConnectionPool:
+    return ConnectionPool.from_url(
         url,
         password=password,
         decode_responses=True,
@@ -177,11 +204,6 @@ async def _client(url: str, password: str | None) -> AsyncIterator[Redis]:
         socket_connect_timeout=REPLY_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
-    try:
-        yield client
-    finally:
-        with anyio.move_on_after(DISCONNECT_SECONDS, shield=True):
-            await client.aclose()
 
 
 @contextmanager

@@ -164,6 +164,30 @@ async def test_reset_while_idle_is_a_loss(redis_server: RedisServer) -> None:
         group.cancel_scope.cancel()
 
 
+async def test_publish_follows_the_name(redis_server: RedisServer, raw: Redis, tmp_path: Path) -> None:
+    """After a demotion the next publish connects anew, and so reaches the new primary."""
+    new = RedisServer(tmp_path / "new")
+    new.directory.mkdir()
+    new.start()
+    link = Link("to Redis", redis_server.port)
+    async with anyio.create_task_group() as group:
+        await group.start(link.run)
+        async with open_channel(f"redis://127.0.0.1:{link.port}", history=10) as channel:
+            async with anyio.create_task_group() as at_once:  # so that the pool has two connections
+                at_once.start_soon(channel.acquire, "a")
+                at_once.start_soon(channel.publish, make_message(1))
+            raw.replicaof("127.0.0.1", "1")
+            link.targets = (new.port,)
+            with pytest.raises(ChannelLost, match=r"(?i)read.?only"):
+                await channel.publish(make_message(2))
+            await channel.publish(make_message(2))
+            assert await channel.acquire("a")
+        group.cancel_scope.cancel()
+    async with open_channel(new.url, history=10) as channel:
+        assert ids(await read(channel)) == ["test-2"]
+    new.kill()
+
+
 async def test_wrong_type_is_an_error(redis_server: RedisServer, raw: Redis) -> None:
     """A key of another type is raised as it is: a retry cannot heal it."""
     raw.set("hello", "a string")
