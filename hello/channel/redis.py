@@ -18,6 +18,8 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import cache
+from hashlib import sha1
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +28,7 @@ from hiredis import pack_command
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import DataError, RedisError, ResponseError
+from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
 
 from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, ChannelLost, Fenced
 from hello.message import ORIGIN, Entry, Message, Position
@@ -161,8 +163,20 @@ class RedisChannel:
 
 
 async def _evaluate(client: Redis, script: str, keys: list[str], args: Sequence[str | int]) -> Any:
-    """Run the script and return its reply."""
-    return await client.register_script(script)(keys=keys, args=args)
+    """Run the script and return its reply.
+
+    EVAL follows EVALSHA where Redis does not know the script. SCRIPT LOAD in its place would need one more permission,
+    and Redis may forget the script again before it is called.
+    """
+    try:
+        return await client.evalsha(_sha1(script), len(keys), *keys, *args)
+    except NoScriptError:
+        return await client.eval(script, len(keys), *keys, *args)
+
+
+@cache
+def _sha1(script: str) -> str:
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _entry_or_none(position: str, fields: list[str]) -> Entry | None:

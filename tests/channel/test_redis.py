@@ -2,11 +2,13 @@
 
 import logging
 import random
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from redis import Redis
 from redis.crc import key_slot
@@ -92,6 +94,44 @@ async def test_unblocked_reader_is_a_loss(redis_server: RedisServer, raw: Redis,
             group.start_soon(end_the_read)
             with anyio.fail_after(LIMIT_SECONDS), pytest.raises(ChannelLost, match="UNBLOCKED"):
                 await exhaust(batches)
+
+
+async def test_scripts_need_no_loading(redis_server: RedisServer, raw: Redis) -> None:
+    """A Redis that forgets its scripts at any time, and a user without SCRIPT, cost nothing."""
+    raw.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-script"])
+    raw.acl_setuser("flusher", enabled=True, nopass=True, commands=["+script", "+auth", "+hello", "+client"])
+    with Redis.from_url(redis_server.url, username="flusher", password="any") as flusher:  # noqa: S106
+        async with open_channel(redis_server.url, history=10) as channel:
+            for number in range(3):
+                for call in (
+                    channel.acquire("a"),
+                    channel.publish(make_message(number), "a"),
+                    channel.publish(make_message(number), "a"),
+                    read(channel),
+                    channel.release("a"),
+                ):
+                    flusher.script_flush()
+                    await call
+            assert ids(await read(channel)) == ["test-0", "test-1", "test-2"]
+
+
+async def test_script_forgotten_on_the_way(redis_server: RedisServer, raw: Redis) -> None:
+    """A Redis that forgets its scripts after every command of a publisher still accepts the message."""
+    stop = threading.Event()
+
+    def flush_without_an_end() -> None:
+        with Redis.from_url(redis_server.url) as flusher:
+            while not stop.is_set():
+                flusher.script_flush()
+
+    async with anyio.create_task_group() as group, open_channel(redis_server.url, history=1000) as channel:
+        group.start_soon(anyio.to_thread.run_sync, flush_without_an_end)
+        try:
+            for number in range(300):
+                await channel.publish(make_message(number))
+        finally:
+            stop.set()
+    assert raw.xlen("hello") == 300
 
 
 async def test_refused_log_in_is_a_loss(redis_server: RedisServer, raw: Redis) -> None:
