@@ -12,34 +12,7 @@ local stream, high_watermark, ids, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local history, holder = tonumber(ARGV[2]), ARGV[3]
 local id, text, broadcaster, sent_at, json = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
-local known = redis.call('HGET', ids, id)
-if known then return known end
-if holder ~= '' and redis.call('GET', lease) ~= holder then return false end
-
-local prev_ms, prev_seq = split(last)
-local time = redis.call('TIME')
-local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
-if ms <= prev_ms then ms, seq = prev_ms, prev_seq + 1 end
-local position = string.format('%d-%d', ms, seq)
-
-local length, trimmed = redis.call('XLEN', stream) + 1, {}
-local excess = length - history
-if excess > 0 then trimmed = redis.call('XRANGE', stream, '-', '+', 'COUNT', excess) end
-
--- XADD is the first write that readers see, and Redis may refuse it (out of memory, read-only). Once Redis has accepted
--- one write, it lets the script finish.
-local function add(at)
-  return redis.pcall('XADD', stream, 'MAXLEN', '=', ARGV[2], at, 'id', id, 'text', text,
-    'broadcaster', broadcaster, 'sent_at', sent_at, 'prev', last)
-end
-local added = add(position)
-if type(added) == 'table' and string.find(added.err, 'equal or smaller') then
-  added = add('*')  -- above an entry of another program that was deleted again: only Redis remembers its position
-end
-if type(added) == 'table' then return added end
-position = added
-redis.call('SET', high_watermark, position)
-redis.call('HSET', ids, id, position)
+local function is_error(reply) return type(reply) == 'table' and reply.err ~= nil end
 
 local function for_each_id(entries, visit)
   for _, entry in ipairs(entries) do
@@ -48,10 +21,64 @@ local function for_each_id(entries, visit)
     end
   end
 end
-for_each_id(trimmed, function(old) redis.call('HDEL', ids, old) end)
-if redis.call('HLEN', ids) ~= math.min(length, history) then  -- the stream or the hash was restored or deleted alone
-  redis.call('DEL', ids)
-  for_each_id(redis.call('XRANGE', stream, '-', '+'), function(kept, at) redis.call('HSET', ids, kept, at) end)
+
+-- Makes the hash match the stream, after one of the two was restored or deleted alone.
+local function repair()
+  local missing, surplus, hash = {}, {}, redis.call('HGETALL', ids)
+  for i = 1, #hash, 2 do surplus[hash[i]] = hash[i + 1] end
+  for_each_id(redis.call('XRANGE', stream, '-', '+'), function(kept, at)
+    if surplus[kept] ~= at then missing[kept] = at end
+    surplus[kept] = nil
+  end)
+  for kept, at in pairs(missing) do redis.call('HSET', ids, kept, at) end
+  for gone in pairs(surplus) do redis.call('HDEL', ids, gone) end
 end
-redis.call('PUBLISH', stream, json)
+
+local length = redis.call('XLEN', stream)
+if redis.call('HLEN', ids) ~= length then repair() end
+
+local known = redis.call('HGET', ids, id)
+if known then return known end
+if holder ~= '' and redis.call('GET', lease) ~= holder then return false end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local position, impossible = successor(last, now)
+if impossible then return impossible end
+
+local excess, trimmed = length + 1 - history, {}
+if excess > 0 then trimmed = redis.call('XRANGE', stream, '-', '+', 'COUNT', excess) end
+
+-- Redis may refuse the first write of a script for any reason, such as a lack of memory, and the others only for a
+-- missing permission. XADD, which readers see, comes last, and if it is refused, the writes before it are undone. SET is
+-- the first: if HDEL were, Redis would accept the others without having the memory. The HDEL of no id has no effect, but
+-- shows that the HSET can be undone.
+local function append()
+  redis.call('SET', high_watermark, position)
+  local reply = redis.pcall('HDEL', ids, '')
+  if not is_error(reply) then reply = redis.pcall('HSET', ids, id, position) end
+  if not is_error(reply) then
+    reply = redis.pcall('XADD', stream, 'MAXLEN', '=', ARGV[2], position, 'id', id, 'text', text,
+      'broadcaster', broadcaster, 'sent_at', sent_at, 'prev', last)
+    if is_error(reply) then redis.call('HDEL', ids, id) end
+  end
+  if is_error(reply) then redis.call('SET', high_watermark, last) end
+  return reply
+end
+
+local added = append()
+if is_error(added) and (string.find(added.err, 'equal or smaller') or string.find(added.err, 'exhausted')) then
+  -- Above `last` is an entry of another program that was deleted again, or that readers skip: Redis remembers its id.
+  position, impossible = successor(newest_id(stream), now)
+  if impossible then return impossible end
+  added = append()
+end
+if is_error(added) then return added end
+
+local forgotten = 0
+for_each_id(trimmed, function(old) forgotten = forgotten + redis.call('HDEL', ids, old) end)
+-- If not, the stream was restored with as many entries as the hash has ids. The next publish repairs what fails here.
+if forgotten ~= #trimmed then pcall(repair) end
+
+redis.pcall('PUBLISH', stream, json)  -- nothing depends on it: a user without rights to the channel may publish
 return position

@@ -31,7 +31,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
 
 from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, ChannelLost, Fenced
-from hello.message import ORIGIN, Entry, Message, Position
+from hello.message import MAX_SAFE_INTEGER, ORIGIN, Entry, Message, Position
 
 XreadReply = list[tuple[str, list[tuple[str, list[str]]]]]  # stream, then its rows: a position, then names and values
 
@@ -140,6 +140,7 @@ class RedisChannel:
     async def _follow(self, client: Redis, after: Position) -> AsyncGenerator[Batch, None]:
         cursor = str(after)  # the last position that XREAD has returned, of whatever entry
         block: tuple[str, ...] = ()  # XREAD does not block until the reader has caught up
+        skipped = ""  # the newest entry that no message can follow
         with _losses_raised():
             # This connection bypasses the client's pool, encoder and time-outs, which cost more than all the rest here.
             connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # redis has no types for it
@@ -151,6 +152,13 @@ class RedisChannel:
                     await connection.send_packed_command(packed, check_health=False)
                     reply = cast(XreadReply | None, await connection.read_response())
                 rows = [row for _, rows in reply or () for row in rows]
+                if rows and _is_beyond_all(rows[-1][0]):
+                    # The cursor stays before such an entry: once the stream is renamed, lower positions follow.
+                    if skipped != (skipped := rows[-1][0]):
+                        log.warning("skipped the foreign entry %s: no message can follow it in %r", skipped, STREAM)
+                    rows = [row for row in rows if not _is_beyond_all(row[0])]
+                    if not rows and block:
+                        await anyio.sleep(HEARTBEAT_SECONDS)  # XREAD does not block before an entry
                 batch = [entry for row in rows if (entry := _entry_or_none(*row)) is not None]
                 if rows:
                     cursor = rows[-1][0]
@@ -177,6 +185,11 @@ async def _evaluate(client: Redis, script: str, keys: list[str], args: Sequence[
 @cache
 def _sha1(script: str) -> str:
     return sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+def _is_beyond_all(position: str) -> bool:
+    """Return True if every position that Position.parse accepts is lower."""
+    return int(position.partition("-")[0]) > MAX_SAFE_INTEGER
 
 
 def _entry_or_none(position: str, fields: list[str]) -> Entry | None:

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from hello.channel import ChannelLost, Fenced, open_channel
 from hello.channel.redis import _losses_raised
-from hello.message import Entry, Message, Position
+from hello.message import ORIGIN, Entry, Message, Position
 from hello.testing.conformance import LIMIT_SECONDS, exhaust, ids, make_message, read, receive, receive_all
 from tests.conftest import missing
 from tests.faults.proxy import Proxy
@@ -132,6 +132,73 @@ async def test_script_forgotten_on_the_way(redis_server: RedisServer, raw: Redis
         finally:
             stop.set()
     assert raw.xlen("hello") == 300
+
+
+HELLO_KEYS = ["hello*", "{hello}:*"]
+
+
+def state(raw: Redis) -> tuple[object, ...]:
+    """Return what publishing changes: the stream, the ids and the high watermark."""
+    return raw.xrange("hello"), raw.hgetall("{hello}:ids"), raw.get("{hello}:high_watermark")
+
+
+async def test_user_without_channels(redis_server: RedisServer, raw: Redis) -> None:
+    """A user of Redis 7 and newer without rights to the mirrored channel may publish."""
+    all_but_channels = {"keys": HELLO_KEYS, "commands": ["+@all"], "reset_channels": True}
+    raw.acl_setuser("hello", enabled=True, passwords=[f"+{PASSWORD}"], **all_but_channels)
+    url = redis_server.url.replace("redis://", f"redis://hello:{PASSWORD}@")
+    async with open_channel(url, history=10) as channel:
+        assert await channel.acquire("a")
+        for number in range(2):
+            await channel.publish(make_message(number), "a")
+        assert ids(await read(channel)) == ["test-0", "test-1"]
+
+
+@pytest.mark.parametrize("lost_ids", [False, True], ids=["consistent", "ids lost"])
+async def test_refused_publish_changes_nothing(redis_server: RedisServer, raw: Redis, lost_ids: bool) -> None:
+    """Without the permission for any one of its commands a publish changes nothing, and PUBLISH is not needed."""
+    needed = ["evalsha", "get", "xrevrange", "xlen", "hlen", "hget", "time", "xrange", "set", "hdel", "hset", "xadd"]
+    async with open_channel(redis_server.url, history=3) as channel:
+        assert await channel.acquire("a")
+        for number in range(4):
+            await channel.publish(make_message(number), "a")
+        if lost_ids:
+            needed.append("hgetall")
+        for command in needed:
+            if lost_ids:
+                raw.delete("{hello}:ids")
+            before = state(raw)
+            raw.acl_setuser("default", enabled=True, commands=[f"-{command}"])
+            with pytest.raises(ChannelLost, match=r"(?i)permission|can't run"):
+                await channel.publish(make_message(4), "a")
+            raw.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all"])
+            after = state(raw)
+            if lost_ids:  # they may have been restored
+                assert (after[0], after[2]) == (before[0], before[2]), command
+                assert "test-4" not in raw.hgetall("{hello}:ids")
+            else:
+                assert after == before, command
+        raw.acl_setuser("default", enabled=True, commands=["-publish"])
+        last = await channel.publish(make_message(4), "a")
+        [_, before_last, entry] = await read(channel)
+        assert (entry.position, entry.prev) == (last, before_last.position)
+        assert raw.get("{hello}:high_watermark") == str(last)
+        assert raw.xlen("hello") == raw.hlen("{hello}:ids") == 3
+
+
+async def test_refused_first_publish_is_no_gap(redis_server: RedisServer, raw: Redis) -> None:
+    """A first publish that was refused leaves no position behind: the accepted one has no predecessor."""
+    async with open_channel(redis_server.url, history=3) as channel:
+        for command in ("set", "hdel", "hset", "xadd"):
+            raw.acl_setuser("default", enabled=True, commands=[f"-{command}"])
+            with pytest.raises(ChannelLost):
+                await channel.publish(make_message(1))
+            raw.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all"])
+            assert await read(channel) == []
+            assert raw.hlen("{hello}:ids") == 0
+        await channel.publish(make_message(1))
+        [entry] = await read(channel)
+        assert entry.prev == ORIGIN
 
 
 async def test_refused_log_in_is_a_loss(redis_server: RedisServer, raw: Redis) -> None:
@@ -337,6 +404,65 @@ async def test_foreign_entry_is_a_gap(redis_server: RedisServer, raw: Redis, cap
         assert str(foreign) in caplog.text
         raw.xtrim("hello", minid=str(foreign), approximate=False)
         assert ids(await read(channel)) == ["test-2"]
+
+
+@pytest.mark.parametrize("foreign", ["99999999999999999-0", f"{2**64 - 1}-{2**64 - 1}"])
+@pytest.mark.parametrize("deleted", [False, True], ids=["kept", "deleted"])
+async def test_newest_id_beyond_all(
+    redis_server: RedisServer, raw: Redis, caplog: pytest.LogCaptureFixture, foreign: str, deleted: bool
+) -> None:
+    """A foreign id that no message can follow is a lost channel until the stream is renamed, and readers skip it."""
+    caplog.set_level(logging.WARNING)
+    async with open_channel(redis_server.url, history=10) as channel, channel.subscribe(None) as batches:
+        first = await channel.publish(make_message(1))
+        await receive(batches, 1)
+        raw.xadd("hello", {"a": "b"}, id=foreign)
+        for _ in range(2):
+            assert await receive_all(batches) == []
+        assert caplog.text.count(foreign) == 1
+        if deleted:
+            raw.xdel("hello", foreign)
+        before = state(raw)
+        async with open_channel(redis_server.url, history=10) as another:
+            for each in (channel, another):
+                with pytest.raises(ChannelLost, match=rf"hello is {foreign}, .*RENAME hello hello-old"):
+                    await each.acquire("a")
+                with pytest.raises(ChannelLost, match=rf"hello is {foreign}, .*RENAME hello hello-old"):
+                    await each.publish(make_message(2))
+                assert state(raw) == before
+            assert ids(await read(another)) == ["test-1"]
+            raw.rename("hello", "hello-old")
+            assert await another.acquire("a")
+            await another.publish(make_message(2), "a")
+        [entry] = await receive(batches, 1)
+        assert (entry.message, entry.prev) == (make_message(2), first)
+
+
+async def test_unreadable_high_watermark(redis_server: RedisServer, raw: Redis) -> None:
+    """A high watermark that nobody can read, as earlier versions stored it, is replaced by the last position."""
+    async with open_channel(redis_server.url, history=10) as channel:
+        first = await channel.publish(make_message(1))
+    raw.set("{hello}:high_watermark", "99999999999999999-0")
+    async with open_channel(redis_server.url, history=10) as another:
+        assert await another.acquire("a")
+        await another.publish(make_message(2), "a")
+        assert (await read(another))[-1].prev == first
+
+
+async def test_unreadable_sequence(redis_server: RedisServer, raw: Redis) -> None:
+    """A foreign entry with a sequence that nobody can read is a gap, and the next message comes after it."""
+    async with open_channel(redis_server.url, history=10) as channel:
+        first = await channel.publish(make_message(1))
+        later = first.milliseconds + 60_000
+        raw.xadd("hello", {"a": "b"}, id=f"{later}-99999999999999999")
+        assert await channel.acquire("a")
+        assert await channel.publish(make_message(2), "a") == Position(later + 1, 0)
+        raw.xadd("hello", {"a": "b"}, id=f"{later + 60_000}-99999999999999999")
+        raw.xdel("hello", f"{later + 60_000}-99999999999999999")
+        assert await channel.publish(make_message(3), "a") == Position(later + 60_001, 0)
+        entries = await read(channel, first)
+        assert ids(entries) == ["test-2", "test-3"]
+        assert [entries[0].follows(first), entries[1].follows(entries[0].position)] == [False, True]
 
 
 async def test_deleted_foreign_entry(redis_server: RedisServer, raw: Redis) -> None:
