@@ -94,13 +94,14 @@ class Lease:
             await self._channel.release(self._holder)
 
     async def _publish(self, message: Message) -> Position:
-        try:
-            return await self._channel.publish(message, self._holder)
-        except Fenced:
-            # The lease may have expired in an outage. If no other holder has it now, the message is still published.
-            if await self._channel.acquire(self._holder):
+        while True:
+            try:
                 return await self._channel.publish(message, self._holder)
-            raise
+            except Fenced:
+                # The lease may have expired in an outage, or been evicted, even again and again. Only if another holder
+                # has it now is the message dropped.
+                if not await self._channel.acquire(self._holder):
+                    raise
 
     def _step_down(self) -> None:
         if self.is_leader:

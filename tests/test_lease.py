@@ -37,6 +37,18 @@ class LossyChannel(CuttableChannel):
         return position
 
 
+class EvictingChannel(CuttableChannel):
+    """A channel whose lease is evicted before each of the next `evictions` publishes, as Redis does it in need."""
+
+    evictions = 0
+
+    async def publish(self, message: Message, holder: str | None = None) -> Position:
+        if self.evictions and holder is not None:
+            self.evictions -= 1
+            await self.release(holder)
+        return await super().publish(message, holder)
+
+
 class Pair:
     """The leases of two broadcasters on one channel, each with a connection of its own."""
 
@@ -113,6 +125,20 @@ async def test_expired_lease_costs_no_message(pair: Pair) -> None:
     pair.connections[0].heal()
     assert await pair.one.publish(make_message(1)) is not None
     assert ids(await read(pair.channel)) == ["test-1"]
+
+
+async def test_evicted_lease_costs_no_message() -> None:
+    """A lease that is evicted again and again costs no message, as long as no other holder becomes the leader."""
+    channel = EvictingChannel(MemoryChannel(100))
+    lease = Lease(channel, "a", ChannelStatus("broadcaster", Metrics()))
+    async with anyio.create_task_group() as group:
+        await group.start(lease.renew)
+        for number in range(5):
+            channel.evictions = number
+            assert await lease.publish(make_message(number)) is not None
+        assert lease.is_leader
+        group.cancel_scope.cancel()
+    assert ids(await read(channel)) == [f"test-{number}" for number in range(5)]
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["reply lost", "request lost"])
