@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple, TypeVar
 
 MAX_SAFE_INTEGER = 2**53 - 1  # the largest integer that JavaScript, and Lua inside Redis, represent exactly
+MAX_TIME = 8_640_000_000_000_000  # UNIX milliseconds; the last moment of a Date in JavaScript (ECMA-262, 21.4.1.1)
 MAX_ID = 128  # characters; a UUID has 36
 MAX_NAME = 253  # characters; the longest name that DNS, and so Kubernetes, gives a host
 MAX_TEXT = 4096  # characters; a frame stays small enough to be sent to thousands of clients
@@ -75,7 +76,7 @@ class Message:
         for field, limit in (("id", MAX_ID), ("text", MAX_TEXT), ("broadcaster", MAX_NAME)):
             _check_text(field, getattr(self, field), limit)
         # A bool is an int in Python, but `true` in JSON.
-        if type(self.sent_at) is not int or not 0 <= self.sent_at <= MAX_SAFE_INTEGER:
+        if type(self.sent_at) is not int or not 0 <= self.sent_at <= MAX_TIME:
             raise Malformed(f"a message's sent_at is UNIX time in milliseconds, not {self.sent_at!r}")
 
     @classmethod

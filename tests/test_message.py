@@ -6,12 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hello.message import MAX_SAFE_INTEGER, ORIGIN, Entry, Gap, Malformed, Message, Position, now_ms, with_gaps
+from hello.message import (
+    MAX_SAFE_INTEGER,
+    MAX_TIME,
+    ORIGIN,
+    Entry,
+    Gap,
+    Malformed,
+    Message,
+    Position,
+    now_ms,
+    with_gaps,
+)
 
 numbers = st.integers(0, MAX_SAFE_INTEGER)
 positions = st.builds(Position, numbers, numbers)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
-messages = st.builds(Message, id=texts, text=texts, broadcaster=texts, sent_at=numbers)
+messages = st.builds(Message, id=texts, text=texts, broadcaster=texts, sent_at=st.integers(0, MAX_TIME))
 
 GOOD = {"id": "1", "text": "Hello world", "broadcaster": "b-1", "sent_at": 1_700_000_000_000}
 
@@ -99,7 +110,7 @@ def test_new_message() -> None:
         ({"sent_at": 1.5}, "milliseconds"),
         ({"sent_at": True}, "milliseconds"),
         ({"sent_at": "1"}, "milliseconds"),
-        ({"sent_at": MAX_SAFE_INTEGER + 1}, "milliseconds"),
+        ({"sent_at": MAX_TIME + 1}, "milliseconds"),
         ({"more": 1}, "has the fields"),
     ],
 )
@@ -107,6 +118,14 @@ def test_malformed_message(change: dict[str, object], error: str) -> None:
     """A field of another type or length is refused, and the error names it."""
     with pytest.raises(Malformed, match=error):
         Message.from_json(json.dumps(GOOD | change))
+
+
+def test_last_moment() -> None:
+    """The last moment that a page can show is accepted, and no later one: a page would refuse the whole frame."""
+    assert MAX_TIME == 8.64e15
+    assert Message.from_json(json.dumps(GOOD | {"sent_at": MAX_TIME})).sent_at == MAX_TIME
+    with pytest.raises(Malformed, match="milliseconds"):
+        Message("1", "x", "b", MAX_TIME + 1)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "1", '"x"', "null", b"\xff", "{}"])
