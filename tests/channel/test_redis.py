@@ -144,8 +144,8 @@ def state(raw: Redis) -> tuple[object, ...]:
 
 async def test_user_without_channels(redis_server: RedisServer, raw: Redis) -> None:
     """A user of Redis 7 and newer without rights to the mirrored channel may publish."""
-    all_but_channels = {"keys": HELLO_KEYS, "commands": ["+@all"], "reset_channels": True}
-    raw.acl_setuser("hello", enabled=True, passwords=[f"+{PASSWORD}"], **all_but_channels)
+    password = f"+{PASSWORD}"
+    raw.acl_setuser("hello", enabled=True, passwords=password, keys=HELLO_KEYS, commands=["+@all"], reset_channels=True)
     url = redis_server.url.replace("redis://", f"redis://hello:{PASSWORD}@")
     async with open_channel(url, history=10) as channel:
         assert await channel.acquire("a")
