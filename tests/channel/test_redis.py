@@ -276,7 +276,7 @@ async def test_publish_follows_the_name(redis_server: RedisServer, raw: Redis, t
     new = RedisServer(tmp_path / "new")
     new.directory.mkdir()
     new.start()
-    link = Link("to Redis", redis_server.port)
+    link = Proxy("to Redis", redis_server.port)
     async with anyio.create_task_group() as group:
         await group.start(link.run)
         async with open_channel(f"redis://127.0.0.1:{link.port}", history=10) as channel:
