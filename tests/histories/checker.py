@@ -202,7 +202,7 @@ class Checker:
         """A client received the status of the channel, `up` or `down`, in a welcome or by itself."""
         client = self._client(number)
         client.channel = channel
-        if client.reads:  # else this was the frame for which it waited when it stopped to read
+        if client.reads:  # a client that stops reading still receives the frame that it waits for
             client.states.append(State(self._now(), channel, client.connected_to or ""))
 
     def message_received(

@@ -191,6 +191,8 @@ def test_status() -> None:
     for excuse in (down, BROKEN, event("reads", 0, reads=False), event("hung", "a"), event("healed", "a")):
         assert kinds(*cut, excuse, later, seconds=2) == []
     assert kinds(*connected(), event("hung", "a"), event("cut", "a"), later, seconds=3) == []
+    stalled = [*connected(), event("reads", 0, reads=False), event("status_received", 0, "up"), event("cut", "a")]
+    assert kinds(*stalled, later, seconds=3) == [], "the client received one frame more, and then none"
     assert kinds(*cut, event("cut", "b"), later, seconds=2) == ["status"]
     assert "status" in kinds(*cut, down, event("healed", "a"), ALL_HEALED, accepted(entry(1)), END)
 
