@@ -45,7 +45,7 @@ class RelayedEntry(Entry):
 class Cursor(NamedTuple):
     """What a client was sent so far."""
 
-    position: Position | None  # of the last message; None is before the oldest one
+    position: Position | None  # of the last message; None if the client has found no message yet
     status: int  # the number of the last status frame; 0 before the welcome
     beat: int  # the number of the last beat
 
@@ -71,9 +71,8 @@ class Feed:
         self._instance = instance
         self._channel = "down"
         self._status_frame = status_frame(channel="down", since=now_ms())
-        self._dropped: tuple[Position, Position] | None = (
-            None  # position and `prev` of the last entry, if it was dropped
-        )
+        self._start: Position | None = None  # the `prev` of the first entry: where a client that found no entry begins
+        self._dropped: tuple[Position, Position] | None = None  # position and `prev` of the last entry, if dropped
         self._bytes = 0  # of the frames of all messages so far
         self._cache: dict[Cursor, Pending] = {}  # the results of `poll`, until a message, status or beat is added
         # Results that end before the head: they outlive `_cache`, since new messages do not change them. `_messages`
@@ -103,6 +102,7 @@ class Feed:
         # the entry was published before any process sent the higher position. To raise `prev` hides no loss: clients at
         # the head have missed nothing, and all others are sent the entries up to the head first.
         prev = max(prev, self.head or ORIGIN)
+        self._start = self._start or prev
         relayed_at = now_ms()
         frame = message_frame(entry, relay=self._instance, relayed_at=relayed_at)
         block = self._bytes // BLOCK_BYTES
@@ -156,10 +156,9 @@ class Feed:
         return Pending(frames, gaps=0, next=end, more=self.count_after(cursor) > 0)
 
     def _messages(self, cursor: Cursor) -> Pending:
-        position = cursor.position
+        position = cursor.position or self._start
         # Only a result that no append changes goes into `_blocks`. If messages after the position are trimmed, it
-        # begins with a gap that grows with each trim; if the position is None, it begins at the oldest message, which
-        # changes.
+        # begins with a gap that grows with each trim.
         is_reusable = position is not None and self._log.keeps_all_after(position)
         if is_reusable and (known := self._blocks.get(cursor)) is not None:
             return known

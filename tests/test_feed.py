@@ -40,6 +40,7 @@ class Model:
         self.dropped: dict[Position, Position] = {}  # the predecessors of the entries that came twice
         self.channel, self.statuses, self.beats = "down", 0, 0
         self.newest = 0  # the position of the channel's last entry, dropped or not
+        self.start: Position | None = None  # before the first entry
         self.clients: list[Client] = []
 
     @property
@@ -52,6 +53,7 @@ class Model:
         self.newest += lost + 2  # so that there are positions without an entry
         message = Message(message_id or str(self.newest), "x" * size, "b", 0)
         entry = Entry(Position(self.newest, 0), prev, message)
+        self.start = self.start or prev
         relayed = self.feed.append(entry)
         if any(each.message.id == message.id for each in self.kept):
             assert relayed is None
@@ -79,7 +81,7 @@ class Model:
             frames.append({"type": "status", "channel": self.channel})
         if client.beats != self.beats:
             frames.append({"type": "beat"})
-        position = client.position
+        position = client.position or self.start  # a client that found an empty log misses what is trimmed
         for entry in self.kept:
             if position is None or entry.position > position:
                 if not entry.follows(position):
