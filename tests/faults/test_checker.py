@@ -216,12 +216,16 @@ def test_leader_in_a_rollout() -> None:
 
 
 def test_no_new_leader() -> None:
-    """Nothing is accepted for long after the leader was killed."""
+    """Nothing is accepted for long after the leader was killed, and no other fault is the reason."""
     r = Records()
     r.injected.append(Injected("kill", "broadcaster-1", 10.5, 19))
     for entries in (r.accepted, r.a.received, r.b.received):
         del entries[10:19]
     assert r.kinds() == ["leader"]
+    r.injected.append(Injected("redis kill", "redis", 12, 18))  # which delays the new leader
+    for client in (r.a, r.b):
+        client.states += [State(12, "down", client.states[0].relay), State(18, "up", client.states[0].relay)]
+    assert r.kinds() == []
 
 
 def test_each_kind_has_a_test() -> None:

@@ -137,10 +137,10 @@ class Checker:
         reader = self._relay(name).subscription
         assert reader is not None
         for entry in batch:
-            if reader.cursor is None:  # it must receive all that is kept
-                reader.cursor = _just_before(next(iter(self._kept), None))
             gap = None
-            if reader.cursor is not None and not entry.follows(reader.cursor):
+            if reader.cursor is None:  # the relay must receive all that is kept, and cannot see a gap
+                reader.cursor = _just_before(next(iter(self._kept), None))
+            elif not entry.follows(reader.cursor):
                 gap = Gap(reader.cursor, entry.position)
             self.findings += reader.receive(Received(self._now(), entry.position, entry.message.id, gap, shown=None))
 

@@ -89,6 +89,7 @@ def test_missing() -> None:
     """A relay or a client skips what is there, or resumes too late; a broadcaster gives a message up."""
     skipped = [SUBSCRIBED, *relayed(entry(1)), accepted(entry(2)), accepted(entry(3))]
     assert kinds(*skipped, *delivered(entry(3, prev=1))) == ["missing"]
+    assert kinds(SUBSCRIBED, accepted(entry(1)), accepted(entry(2)), *delivered(entry(2))) == ["missing"]
     assert kinds(*FIRST, *relayed(entry(2), entry(3)), *received(entry(3))) == ["missing"]
     assert kinds(*FIRST, *relayed(entry(2)), *received(entry(2), shown=False)) == ["missing"]
     assert kinds(*FIRST, *relayed(entry(2)), event("subscribed", "a", at(1))) == ["missing"]
@@ -105,6 +106,8 @@ def test_first_connection() -> None:
     assert kinds(*had, *received(entry(3))) == ["missing"]
     had_nothing = [*connected(), SUBSCRIBED, *relayed(*map(entry, range(1, 6)))]
     assert kinds(*had_nothing, *received(entry(3))) == []
+    connecting, *rest = connected()
+    assert kinds(SUBSCRIBED, connecting, *relayed(entry(1), entry(2)), *rest, *received(entry(2))) == []
     without_a_message = [SUBSCRIBED, *relayed(entry(1)), *connected(head=at(1)), BROKEN]
     assert kinds(*without_a_message, *connected(after=at(1))) == []
     assert kinds(*without_a_message, *connected()) == ["missing"]
@@ -146,6 +149,9 @@ def test_false_gap() -> None:
     assert kinds(*whole, *received(entry(2), gap=Gap(at(1), at(2)))) == ["false gap"]
     assert kinds(SUBSCRIBED, *relayed(entry(1)), *relayed(entry(3, prev=2))) == ["false gap"]
     assert kinds(*RELAYED_LOSS, *received(entry(3), gap=Gap(at(1), at(4)))) == ["false gap"]
+    dropped = [*FIRST, WIPED, *relayed(entry(2, "m1"), entry(3))]  # a copy, instead of which the relay has the first
+    assert kinds(*dropped, *received(entry(3))) == []
+    assert kinds(*dropped, *received(entry(3), gap=GAP)) == ["false gap"]
     assert kinds(*RELAYED_LOSS, *received(entry(3), gap=Gap(ORIGIN, at(3)))) == ["false gap"]
 
 
