@@ -23,6 +23,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.numprocesses = "auto"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Let `-n auto` start two workers per core: the tests wait about as long as they compute."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def missing(reason: str) -> None:
     """Skip the test, since a tool is missing; fail it in CI, where all tools are installed."""
     if os.environ.get("CI"):

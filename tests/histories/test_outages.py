@@ -34,7 +34,7 @@ WHOLE = given(
 
 # Each property has a few examples in the quick tier, and many in the tier `slow`.
 few = settings(deadline=None, max_examples=60)
-many = settings(deadline=None, max_examples=2000 if CI else 600)
+many = settings(deadline=None, max_examples=1500 if CI else 600)
 
 
 @pytest.fixture(autouse=True, scope="module")
