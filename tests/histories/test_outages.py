@@ -5,7 +5,6 @@ which are quicker by far. The checker finds what was wrong.
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -16,7 +15,6 @@ from hello.testing import SHAPES, Process
 from tests.histories.harness import BareProcess
 from tests.histories.steps import Step, histories, run, wait
 
-CI = bool(os.environ.get("CI"))
 HISTORY = 4  # short, so that most histories trim
 PUBLISH = [Step("publish", (count, by)) for count in range(1, HISTORY + 2) for by in range(2)]
 FLAGS = {"interval_min": 0.3, "interval_max": 1.0, "drain_seconds": 1}  # of whole processes
@@ -34,7 +32,8 @@ WHOLE = given(
 
 # Each property has a few examples in the quick tier, and many in the tier `slow`.
 few = settings(deadline=None, max_examples=60)
-many = settings(deadline=None, max_examples=1500 if CI else 600)
+many = settings(deadline=None, max_examples=300)
+PARTS = pytest.mark.parametrize("part", range(3))  # of the many, for as many workers
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,9 +52,10 @@ def test_bare_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None:
 
 
 @pytest.mark.slow
+@PARTS
 @many
 @BARE
-def test_bare_processes_at_length(shape: str, steps: Sequence[Step], hurry: bool) -> None:
+def test_bare_processes_at_length(shape: str, steps: Sequence[Step], hurry: bool, part: int) -> None:
     """The same over many histories."""
     assert run(BareProcess, shape, steps, history=HISTORY, hurry=hurry) == []
 
@@ -68,7 +68,7 @@ def test_whole_processes(shape: str, steps: Sequence[Step], hurry: bool) -> None
 
 
 @pytest.mark.slow
-@settings(many, max_examples=400 if CI else 200)
+@settings(many, max_examples=200)
 @WHOLE
 def test_whole_processes_at_length(shape: str, steps: Sequence[Step], hurry: bool) -> None:
     """The same over many histories."""
