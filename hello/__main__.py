@@ -167,10 +167,10 @@ class _Text(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-8s %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is that of logging
         return printable(super().formatMessage(record).rstrip())
 
-    def formatException(self, ei: Any) -> str:  # noqa: N802
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is that of logging
         return "\n".join(printable(line) for line in super().formatException(ei).split("\n"))
 
 
