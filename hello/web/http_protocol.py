@@ -247,7 +247,7 @@ def _send_without_chunks(cycle: RequestResponseCycle) -> None:
         cycle.expected_content_length = len(message.get("body", b""))  # the cycle refuses any other length
         await send(message)
 
-    cycle.send = send_all  # type: ignore[method-assign]
+    cycle.send = send_all  # type: ignore[method-assign]  # the cycle is made by uvicorn, and has no hook for this
 
 
 class _Transport:
