@@ -4,19 +4,24 @@ A client over WebSocket and one over server-sent events use it alike:
 
     protocol = ClientProtocol(last=10)
     protocol.resume_query                             # "last=10": open /ws?last=10
-    protocol.receive({"type": "welcome", "relay": "relay-1", "head": "7-0", "channel": "up"})
+    protocol.receive({"type": "welcome", "relay": "relay-1", "channel": "up", "start": "7-0", "head": "7-0"})
                                                       # [Opened("relay-1", 7-0, "up")]
     protocol.receive({"type": "message", "position": "9-0", "id": "a", ...})
                                                       # [Shown(a, 9-0, "live", frame)]
     protocol.disconnected()                           # wait for backoff_delay(...) seconds
     protocol.resume_query                             # "after=9-0": open /ws?after=9-0
-    protocol.receive({"type": "welcome", "relay": "relay-2", "head": "12-0", "channel": "up"})
+    protocol.receive({"type": "welcome", "relay": "relay-2", "channel": "up", "start": "9-0", "head": "12-0"})
                                                       # [Opened("relay-2", 12-0, "up")]
     protocol.receive({"type": "gap", "after": "9-0", "before": "12-0"})
                                                       # []: the gap is reported with the message that follows
     protocol.receive({"type": "message", "position": "12-0", "id": "b", ...})
                                                       # [Lost(9-0, 12-0, True), Shown(b, 12-0, "recovered", frame),
                                                       #  Resumed(1)]
+
+A client resumes after the last message that it received. If it has received none, it resumes after the first `start`
+that a relay sent it, where its stream starts: before the recent messages that it asked for, or where an empty channel
+begins. So nothing is lost if the connection breaks right after the welcome. A relay that has not read its channel yet
+sends `start` and `head` later, with the first status "up"; without a `start` the client asks for recent messages again.
 
 The page follows the same rules (connection.js, client-protocol.js).
 """
@@ -25,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 from websockets.frames import CloseCode
 
-from hello.message import ORIGIN, Malformed, Message, Position
+from hello.message import Malformed, Message, Position
 
 IDLE_TIMEOUT = 25.0  # seconds without a frame until a connection is dead: a relay sends a beat every 10 s
 OPEN_TIMEOUT = 10.0  # seconds from the start of an attempt to the first frame; a kernel waits for minutes
@@ -37,7 +42,7 @@ REASONS: dict[int, str] = {CloseCode.SERVICE_RESTART: "moved", CloseCode.TRY_AGA
 
 
 class Opened(NamedTuple):
-    """A connection began with a welcome. `head` is the newest position, or None if the relay knows none."""
+    """A connection began with a welcome. `head` is the newest position, or None if the relay has, or knows, none."""
 
     relay: str
     head: Position | None
@@ -45,7 +50,7 @@ class Opened(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """A client that reconnected has everything up to the new head; `missed` counts the messages recovered."""
+    """A client that reconnected has everything up to the relay's head; `missed` counts the messages recovered."""
 
     missed: int
 
@@ -98,10 +103,11 @@ class ClientProtocol:
         self._last = last
         self.connections = 0  # that opened
         self._connected = False
-        self._behind = False  # True until the messages missed while disconnected have come
+        self._behind = False  # True until this connection has a start and, if it is not the first, all up to `_head`
         self._missed = 0  # messages missed while disconnected and shown since this connection opened
-        self._begun_anew = False  # True if this connection sends recent messages, known ones among them
-        self._head: Position | None = None  # the newest position when this connection opened
+        self._head: Position | None = None  # the newest position when this connection opened, or its channel came up
+        self._history_end: Position | None = None  # the first head: messages up to it are history
+        self._known_end: Position | None = None  # up to which known messages come again, since we asked for recent ones
         self._start: Position | None = None  # where to resume until there is a first message
         self._newest: Position | None = None  # of the last message received
         self._ids: dict[str, None] = {}  # in the order of arrival
@@ -110,7 +116,7 @@ class ClientProtocol:
 
     @property
     def position(self) -> Position | None:
-        """Where to resume: the last message, before the first message the head, and None before the first welcome."""
+        """Where to resume: after the last message, or where the stream starts; None before the first `start`."""
         return self._start if self._newest is None else self._newest
 
     @property
@@ -141,7 +147,8 @@ class ClientProtocol:
                 return self._message(frame)
             case "status":
                 _check(frame, channel=str, since=int)
-                return [StatusChanged(frame["channel"], frame)]
+                start = _start(frame)
+                return [StatusChanged(frame["channel"], frame), *(self._begin(*start) if start else ())]
             case "gap":
                 self._gap = Lost(_position(frame, "after"), _position(frame, "before"), certain=True)
         return []
@@ -159,6 +166,7 @@ class ClientProtocol:
         self._rejected = self._rejected or self.position
         self._start = self._newest = None
         self._last = RECENT
+        self._history_end = None
 
     def finish(self) -> list[Item]:
         """Return the loss that no message has followed, if there is one. Call it when no frame will come any more."""
@@ -166,19 +174,27 @@ class ClientProtocol:
 
     def _welcome(self, frame: dict[str, Any]) -> list[Item]:
         _check(frame, relay=str, channel=str)
-        head = None if frame.get("head") is None else _position(frame, "head")
-        reconnected, position = self.connections > 0, self.position
+        start = _start(frame)
         self.connections += 1
-        self._connected = True
+        self._connected = self._behind = True
         self._gap = None  # from a connection that ended: this relay sends it again, or has the messages
-        self._head = head
         self._missed = 0
-        self._begun_anew = reconnected and position is None
-        self._behind = reconnected and head is not None and (position is None or head > position)
-        if position is None:
-            self._start = head or ORIGIN  # a stream that never had an entry has no gap before its first
-        opened = Opened(frame["relay"], head, frame["channel"])
-        return [opened, Resumed(0)] if reconnected and not self._behind else [opened]
+        self._head = None
+        items = self._begin(*start) if start else []
+        return [Opened(frame["relay"], self._head, frame["channel"]), *items]
+
+    def _begin(self, start: Position, head: Position | None) -> list[Item]:
+        """Take the positions where the stream of this connection starts, and where the relay's messages end."""
+        self._head = head
+        if self.position is None:
+            self._start = start
+            if self._rejected is None:
+                self._history_end = head
+            else:
+                self._known_end = head
+        reconnected = self.connections > 1
+        self._behind = reconnected and head is not None and head > (self.position or start)
+        return [Resumed(0)] if reconnected and not self._behind else []
 
     def _message(self, frame: dict[str, Any]) -> list[Item]:
         _check(frame, relay=str)
@@ -192,7 +208,7 @@ class ClientProtocol:
         items = self._take_loss(position, known)
         if not known:
             items.append(self._show(frame, message, position, live))
-        elif live or not self._begun_anew:  # a known message among the recent ones was asked for
+        elif self._known_end is None or position > self._known_end:
             items.append(Repeated(position, message.id))
         if self._behind and self._head is not None and position >= self._head:
             self._behind = False
@@ -203,7 +219,7 @@ class ClientProtocol:
         self._ids[message.id] = None
         if len(self._ids) > KEPT_IDS:
             del self._ids[next(iter(self._ids))]
-        recovered = not live and self.connections > 1
+        recovered = not live and (self._history_end is None or position > self._history_end)
         self._missed += recovered
         return Shown(message, position, "live" if live else "recovered" if recovered else "history", frame)
 
@@ -233,6 +249,13 @@ def backoff_delay(reason: str, attempt: int, jitter: float) -> float:
     client that was too slow waits for the longest delay, so that it does not fall behind again at once.
     """
     return jitter * MAX_DELAYS[-1 if reason == "slow" else min(attempt, len(MAX_DELAYS)) - 1]
+
+
+def _start(frame: dict[str, Any]) -> tuple[Position, Position | None] | None:
+    """Return `start` and `head` of a frame, or None if it has none: the relay has not read its channel yet."""
+    if "start" not in frame:
+        return None
+    return _position(frame, "start"), None if frame.get("head") is None else _position(frame, "head")
 
 
 def _position(frame: dict[str, Any], name: str) -> Position:

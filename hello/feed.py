@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hello.frames import BEAT, Frame, gap_frame, message_frame, status_frame, welcome_frame
+from hello.frames import BEAT, Frame, Start, gap_frame, message_frame, status_frame, welcome_frame
 from hello.log import Log
 from hello.message import ORIGIN, Entry, Gap, Position, now_ms, with_gaps
 
@@ -45,7 +45,9 @@ class RelayedEntry(Entry):
 class Cursor(NamedTuple):
     """What a client was sent so far."""
 
-    position: Position | None  # of the last message; None if the client has found no message yet
+    # Of the last message, or where the client starts. A number: how many of the newest messages the client wants, until
+    # a welcome or a status sends it where it starts.
+    position: Position | int
     status: int  # the number of the last status frame; 0 before the welcome
     beat: int  # the number of the last beat
 
@@ -66,12 +68,13 @@ class Feed:
 
     def __init__(self, *, history: int, instance: str) -> None:
         # The cursor of every client that has caught up. The first status, "down", has number 1.
-        self.caught_up = Cursor(position=None, status=1, beat=0)
+        self.caught_up = Cursor(position=0, status=1, beat=0)
         self._log: Log[RelayedEntry] = Log(history)
         self._instance = instance
         self._channel = "down"
-        self._status_frame = status_frame(channel="down", since=now_ms())
-        self._start: Position | None = None  # the `prev` of the first entry: where a client that found no entry begins
+        self._since = now_ms()  # the time of the last status
+        self._high_watermark = ORIGIN  # of the channel when the relay subscribed
+        self._loaded: int | None = None  # the number of the status "up" that came once the relay had read the channel
         self._dropped: tuple[Position, Position] | None = None  # position and `prev` of the last entry, if dropped
         self._bytes = 0  # of the frames of all messages so far
         self._cache: dict[Cursor, Pending] = {}  # the results of `poll`, until a message, status or beat is added
@@ -83,6 +86,11 @@ class Feed:
     def head(self) -> Position | None:
         """The newest position that this relay has read; None before the first."""
         return self._log.head
+
+    @property
+    def end(self) -> Position | None:
+        """Up to where this relay has read: the head, or where an empty channel begins; None before `set_loaded`."""
+        return None if self._loaded is None else self.head or self._high_watermark
 
     def append(self, entry: Entry) -> RelayedEntry | None:
         """Add an entry of the channel, and return it as the clients get it.
@@ -102,7 +110,6 @@ class Feed:
         # the entry was published before any process sent the higher position. To raise `prev` hides no loss: clients at
         # the head have missed nothing, and all others are sent the entries up to the head first.
         prev = max(prev, self.head or ORIGIN)
-        self._start = self._start or prev
         relayed_at = now_ms()
         frame = message_frame(entry, relay=self._instance, relayed_at=relayed_at)
         block = self._bytes // BLOCK_BYTES
@@ -112,10 +119,22 @@ class Feed:
         self._set_caught_up(self.caught_up._replace(position=entry.position))
         return relayed
 
+    def set_high_watermark(self, position: Position) -> None:
+        """Set the high watermark of the channel, which is where an empty channel begins."""
+        if self._loaded is None:
+            self._high_watermark = position
+
+    def set_loaded(self) -> None:
+        """Add the first status "up": the log has all that the channel keeps, and from now on clients get messages."""
+        self._loaded = self.caught_up.status + 1
+        self.set_channel_up(True)
+        self._set_caught_up(self.caught_up._replace(position=self._resolve(0)))
+
     def set_channel_up(self, up: bool) -> None:
-        """Add a status: the channel went away, or came back."""
-        self._channel = "up" if up else "down"
-        self._status_frame = status_frame(channel=self._channel, since=now_ms())
+        """Add a status: the channel went away, or came back. Before `set_loaded` it stays down."""
+        if self._loaded is None:
+            return
+        self._channel, self._since = "up" if up else "down", now_ms()
         self._set_caught_up(self.caught_up._replace(status=self.caught_up.status + 1))
         self._blocks.clear()  # only frees memory: the keys hold the old status, so that `poll` never finds them again
 
@@ -126,12 +145,11 @@ class Feed:
 
     def cursor_at(self, start: Position | int) -> Cursor:
         """Return the cursor of a new client that resumes after a position or, for a number, gets so many messages."""
-        position = self._log.before_newest(start) if isinstance(start, int) else start
-        return Cursor(position, status=0, beat=self.caught_up.beat)
+        return Cursor(start, status=0, beat=self.caught_up.beat)
 
     def count_after(self, cursor: Cursor) -> int:
-        """Return how many messages come after the cursor."""
-        return self._log.count_after(cursor.position)
+        """Return how many messages come after the cursor; none before `set_loaded`."""
+        return 0 if self._loaded is None else self._log.count_after(self._resolve(cursor.position))
 
     def poll(self, cursor: Cursor) -> Pending | None:
         """Return what comes after the cursor, or None: status and beat first, then messages of about BLOCK_BYTES."""
@@ -140,26 +158,31 @@ class Feed:
         pending = self._cache.get(cursor)
         if pending is None:
             is_current = (cursor.status, cursor.beat) == (self.caught_up.status, self.caught_up.beat)
+            if is_current and self._loaded is None:
+                return None
             pending = self._messages(cursor) if is_current else self._status_and_beat(cursor)
             _put(self._cache, cursor, pending)
         return pending if pending.frames else None  # a client that is ahead of this relay has no frames pending
 
     def _status_and_beat(self, cursor: Cursor) -> Pending:
-        frames = []
+        frames, position, start = [], cursor.position, None
+        if self._loaded is not None and cursor.status < self._loaded:
+            position = self._resolve(position)
+            start = Start(position, self.head)
         if cursor.status == 0:
-            frames.append(welcome_frame(relay=self._instance, head=self.head, channel=self._channel))
+            frames.append(welcome_frame(relay=self._instance, channel=self._channel, start=start))
         elif cursor.status != self.caught_up.status:
-            frames.append(self._status_frame)
+            frames.append(status_frame(channel=self._channel, since=self._since, start=start))
         if cursor.beat != self.caught_up.beat:
             frames.append(BEAT)
-        end = self.caught_up._replace(position=cursor.position)
-        return Pending(frames, gaps=0, next=end, more=self.count_after(cursor) > 0)
+        end = self.caught_up._replace(position=position)
+        return Pending(frames, gaps=0, next=end, more=self.count_after(end) > 0)
 
     def _messages(self, cursor: Cursor) -> Pending:
-        position = cursor.position or self._start
+        position = self._resolve(cursor.position)
         # Only a result that no append changes goes into `_blocks`. If messages after the position are trimmed, it
         # begins with a gap that grows with each trim.
-        is_reusable = position is not None and self._log.keeps_all_after(position)
+        is_reusable = self._log.keeps_all_after(position)
         if is_reusable and (known := self._blocks.get(cursor)) is not None:
             return known
         entries: list[RelayedEntry] = []
@@ -178,6 +201,10 @@ class Feed:
         if is_reusable and more:
             _put(self._blocks, cursor, pending)
         return pending
+
+    def _resolve(self, start: Position | int) -> Position:
+        """Return the position of a client that starts there; for a number, so many messages before the end."""
+        return start if isinstance(start, Position) else self._log.before_newest(start) or self._high_watermark
 
     def _set_caught_up(self, caught_up: Cursor) -> None:
         self.caught_up = caught_up

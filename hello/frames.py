@@ -12,22 +12,30 @@ class Frame(NamedTuple):
     """One frame: a JSON object in UTF-8, whose fields hello/web/README.md lists."""
 
     json: bytes
-    position: Position | None = None  # of a message, for the id of a server-sent event; None for other frames
+    resume: Position | None = None  # where a client that has this frame resumes; None: where it did before
 
 
-def welcome_frame(*, relay: str, head: Position | None, channel: str) -> Frame:
+class Start(NamedTuple):
+    """Where the stream of one client starts, and up to where its messages are not live."""
+
+    start: Position  # the stream has all messages after it; a client that has no message yet resumes here
+    head: Position | None  # the newest position; None if the channel is empty
+
+
+def welcome_frame(*, relay: str, channel: str, start: Start | None) -> Frame:
     """Return the first frame of a stream.
 
-    `head` is the newest position, or None if the channel is empty; `channel` is `up` or `down`.
+    `channel` is `up` or `down`; `start` is None if this relay has not read its channel yet.
     """
-    return _frame("welcome", relay=relay, head=None if head is None else str(head), channel=channel)
+    return _frame("welcome", start and start.start, relay=relay, channel=channel, **_fields(start))
 
 
 def message_frame(entry: Entry, *, relay: str, relayed_at: int) -> Frame:
     """Return the frame of a message; `relayed_at` is UNIX time in milliseconds."""
     message = entry.message
-    frame = _frame(
+    return _frame(
         "message",
+        entry.position,
         position=str(entry.position),
         id=message.id,
         text=message.text,
@@ -36,7 +44,6 @@ def message_frame(entry: Entry, *, relay: str, relayed_at: int) -> Frame:
         relayed_at=relayed_at,
         relay=relay,
     )
-    return frame._replace(position=entry.position)
 
 
 def gap_frame(gap: Gap) -> Frame:
@@ -44,13 +51,20 @@ def gap_frame(gap: Gap) -> Frame:
     return _frame("gap", after=str(gap.after), before=str(gap.before))
 
 
-def status_frame(*, channel: str, since: int) -> Frame:
-    """Return the frame that reports the channel as `up` or `down`; `since` is UNIX time in milliseconds."""
-    return _frame("status", channel=channel, since=since)
+def status_frame(*, channel: str, since: int, start: Start | None = None) -> Frame:
+    """Return the frame that reports the channel as `up` or `down`.
+
+    `since` is UNIX time in milliseconds; `start` is for a client whose welcome had none.
+    """
+    return _frame("status", start and start.start, channel=channel, since=since, **_fields(start))
 
 
-def _frame(kind: str, **fields: object) -> Frame:
-    return Frame(_encode({"type": kind, **fields}).encode())
+def _fields(start: Start | None) -> dict[str, str | None]:
+    return {} if start is None else {"start": str(start.start), "head": None if start.head is None else str(start.head)}
+
+
+def _frame(kind: str, resume: Position | None = None, **fields: object) -> Frame:
+    return Frame(_encode({"type": kind, **fields}).encode(), resume)
 
 
 BEAT = _frame("beat")  # sent at intervals, so that a client can recognise a dead connection

@@ -96,6 +96,11 @@ class Hub:
         """The newest position that this relay has read; None before the first."""
         return self.feed.head
 
+    @property
+    def end(self) -> Position | None:
+        """Up to where this relay has read, see `Feed.end`."""
+        return self.feed.end
+
     def append(self, entry: Entry) -> RelayedEntry | None:
         """Append to the feed, see `Feed.append`. No client is notified yet: see `notify_all`."""
         return self.feed.append(entry)
@@ -112,6 +117,11 @@ class Hub:
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Stop notifying this subscriber; nothing happens if it is not subscribed."""
         self._subscribers.pop(subscriber, None)
+
+    def set_loaded(self) -> None:
+        """Note that the feed has all that the channel keeps, and send the clients what they wait for."""
+        self.feed.set_loaded()
+        self.notify_all()
 
     def set_channel_up(self, up: bool) -> None:
         """Send every client the status of the channel."""

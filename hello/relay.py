@@ -23,7 +23,7 @@ async def relay(
     """Append the entries of the batches to the hub, and notify its clients, without an end.
 
     The caller gives `batches` that resume after the head of the hub when the channel was lost. The actor has started
-    once it has appended every entry that the channel kept.
+    once it has appended every entry that the channel kept: until then clients get no messages.
     """
     started = False
     position: Position | None = None  # of the last entry received, even if the hub dropped it since it has the message
@@ -47,4 +47,5 @@ async def relay(
         hub.notify_all()
         if not batch and not started:  # the first empty batch: the subscription has caught up
             started = True
+            hub.set_loaded()
             task_status.started()

@@ -48,17 +48,24 @@ async def run(
     metrics = Metrics()
     hub = Hub(history=settings.history, instance=settings.instance, max_clients=settings.max_clients, metrics=metrics)
     lease: Lease | None = None
-    not_ready: str | None = "starting"
+    statuses: dict[ActorName, ChannelStatus] = {}  # of the actors that use the channel
+    ready = False
     servers_stop = anyio.Event()
 
+    def not_ready() -> str | None:
+        if stop.is_set():
+            return "draining"
+        waiting = [f", {actor}: {status.reason}" for actor, status in statuses.items() if not status.ready.is_set()]
+        return None if ready else "starting" + "".join(waiting)
+
     async with anyio.create_task_group() as servers:
-        await servers.start(partial(serve, "ops", ops_app(metrics, lambda: not_ready), servers_stop))
+        await servers.start(partial(serve, "ops", ops_app(metrics, not_ready), servers_stop))
         async with anyio.create_task_group() as relays:
             async with anyio.create_task_group() as broadcasters:
 
                 async def start_relay() -> None:
-                    status = ChannelStatus("relay", metrics, hub.set_channel_up)
-                    await relays.start(partial(_run_relay, channel, hub, status, metrics))
+                    statuses["relay"] = ChannelStatus("relay", metrics, hub.set_channel_up)
+                    relays.start_soon(_run_relay, channel, hub, statuses["relay"], metrics)
                     relays.start_soon(hub.beat)
                     origins, hosts = settings.allowed_origins, settings.allowed_hosts
                     app = public_app(hub, allowed_origins=origins, allowed_hosts=hosts)
@@ -67,32 +74,34 @@ async def run(
                 async def start_broadcaster() -> None:
                     nonlocal lease
                     holder = f"{settings.instance} {uuid.uuid4().hex}"
-                    lease = Lease(channel, holder, ChannelStatus("broadcaster", metrics))
+                    statuses["broadcaster"] = ChannelStatus("broadcaster", metrics)
+                    lease = Lease(channel, holder, statuses["broadcaster"])
                     metrics.leader.set_function(lambda: lease is not None and lease.is_leader)
-                    await broadcasters.start(lease.renew)
+                    broadcasters.start_soon(partial(lease.renew, task_status=statuses["broadcaster"]))
                     broadcasters.start_soon(_run_broadcaster, settings, lease, metrics)
 
-                # Every actor has its row here, in the order of their start. The relay is first: it relays what is
-                # published from now on. A new actor takes its name in `settings.ActorName`, and a row.
+                # Every actor has its row here, in the order of their start. None waits for the channel: a relay serves
+                # its clients without it. A new actor takes its name in `settings.ActorName`, and a row.
                 actors: Mapping[ActorName, Callable[[], Awaitable[None]]] = {
                     "relay": start_relay,
                     "broadcaster": start_broadcaster,
                 }
 
                 async def start() -> None:
-                    nonlocal not_ready
+                    nonlocal ready
                     for name, start_actor in actors.items():
                         if name in settings.actors:
                             await start_actor()
+                    for status in statuses.values():
+                        await status.ready.wait()
                     if stop.is_set():
                         return  # it was set in this very step of the event loop: the process drains, and is not ready
-                    not_ready = None
+                    ready = True
                     log.info("ready: %s over %s", " and ".join(settings.actors), settings.channel_for_logs)
                     task_status.started()
 
                 broadcasters.start_soon(start)
                 await stop.wait()
-                not_ready = "draining"
                 hub.draining = True
                 broadcasters.cancel_scope.cancel()
             if lease is not None:
@@ -102,11 +111,9 @@ async def run(
         servers_stop.set()
 
 
-async def _run_relay(
-    channel: Channel, hub: Hub, status: ChannelStatus, metrics: Metrics, *, task_status: TaskStatus[None]
-) -> None:
-    async with aclosing(follow(channel, lambda: hub.head, status)) as batches:
-        await relay(batches, hub, metrics=metrics, task_status=task_status)
+async def _run_relay(channel: Channel, hub: Hub, status: ChannelStatus, metrics: Metrics) -> None:
+    async with aclosing(follow(channel, lambda: hub.head, status, hub.feed.set_high_watermark)) as batches:
+        await relay(batches, hub, metrics=metrics, task_status=status)
 
 
 async def _run_broadcaster(settings: Settings, lease: Lease, metrics: Metrics) -> None:

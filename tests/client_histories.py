@@ -1,12 +1,14 @@
-"""Frame histories as data: what a client receives, and what it must make of them.
+"""Frame histories: what a client receives, and what it must make of them.
 
-Steps and items are JSON-able, so that the page's modules can be run over the same histories as `hello/client.py`.
+client_histories.json has them as data, since `hello/client.py` and the page's modules follow the same rules.
 """
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from hello.client import ClientProtocol, Item
+from hello.client import ClientProtocol, Item, Lost, Opened, Repeated, Resumed, Shown, StatusChanged
 
 NOON = 1_700_049_600_000  # 15 November 2023, 12:00:00 UTC
 Frame = dict[str, object]
@@ -16,7 +18,7 @@ REJECTED = "position rejected"  # a step: a relay rejects the position that the 
 
 
 def welcome(head: object = None, **fields: object) -> Frame:
-    return {"type": "welcome", "relay": "r", "head": head, "channel": "up", **fields}
+    return {"type": "welcome", "relay": "r", "channel": "up", "start": head or "0-0", "head": head, **fields}
 
 
 def message(position: str, message_id: str, **fields: object) -> Frame:
@@ -41,6 +43,26 @@ def play(protocol: ClientProtocol, steps: Iterable[Frame | str]) -> list[Item]:
     return items
 
 
+def words(items: Iterable[object]) -> list[str]:
+    """Items in the words of a History."""
+    found = []
+    for item in items:
+        match item:
+            case Opened():
+                found.append("opened")
+            case Resumed(missed):
+                found.append(f"resumed {missed}")
+            case Shown(shown, _, came):
+                found.append(f"{shown.id} {came}")
+            case Lost(after, before, certain):
+                found.append(f"{'lost' if certain else 'perhaps lost'} {after} {before}")
+            case Repeated(_, message_id):
+                found.append(f"repeated {message_id}")
+            case StatusChanged(channel):
+                found.append(f"channel {channel}")
+    return found
+
+
 class History(NamedTuple):
     """Steps, and the client after them.
 
@@ -52,153 +74,30 @@ class History(NamedTuple):
     name: str
     steps: Sequence[Frame | str]
     items: Sequence[str]
-    query: str  # to resume with
-    complete: bool = True  # connected, and has received what it had missed
-    finish: Sequence[str] = ()
+    query: str  # to resume with, for a client that began with `last=3`
+    complete: bool  # connected, and has received what it had missed
+    finish: Sequence[str]
 
 
-HISTORIES = (
-    History("never connected", [], [], "last=3", complete=False),
-    History(
-        "positions compare as numbers",
-        [welcome(), message("9-0", "a"), message("10-0", "b")],
-        ["opened", "a live", "b live"],
-        "after=10-0",
-    ),
-    History(
-        "messages up to the first head are history",
-        [welcome("2-0"), message("1-0", "a"), message("2-0", "b"), message("3-0", "c")],
-        ["opened", "a history", "b history", "c live"],
-        "after=3-0",
-    ),
-    History("without a message the head is the position", [welcome("7-3")], ["opened"], "after=7-3"),
-    History("an empty stream resumes from the origin", [welcome()], ["opened"], "after=0-0"),
-    History(
-        "messages missed up to the new head are recovered",
-        [
-            *(welcome("1-0"), message("2-0", "a"), DISCONNECTED),
-            *(welcome("4-0"), message("3-0", "b"), message("4-0", "c"), message("5-0", "d")),
-        ],
-        ["opened", "a live", "opened", "b recovered", "c recovered", "resumed 2", "d live"],
-        "after=5-0",
-    ),
-    History(
-        "messages missed before the first message are recovered",
-        [welcome("1-0"), DISCONNECTED, welcome("2-0"), message("2-0", "a"), DISCONNECTED, welcome("2-0")],
-        ["opened", "opened", "a recovered", "resumed 1", "opened", "resumed 0"],
-        "after=2-0",
-    ),
-    History(
-        "a client resumes with those that it had missed this time",
-        [
-            *(welcome("1-0"), message("2-0", "a"), DISCONNECTED, welcome("3-0"), message("3-0", "b"), DISCONNECTED),
-            *(welcome("4-0"), message("4-0", "a"), DISCONNECTED, welcome("6-0"), message("7-0", "c")),
-        ],
-        [
-            *("opened", "a live", "opened", "b recovered", "resumed 1"),
-            *("opened", "repeated a", "resumed 0", "opened", "c live", "resumed 0"),
-        ],
-        "after=7-0",
-    ),
-    History("while disconnected it is not complete", [welcome("1-0"), DISCONNECTED], ["opened"], "after=1-0", False),
-    History(
-        "before everything missed has come it is not complete",
-        [welcome("1-0"), DISCONNECTED, welcome("3-0"), message("2-0", "a")],
-        ["opened", "opened", "a recovered"],
-        "after=2-0",
-        complete=False,
-    ),
-    History(
-        "a gap is reported once, with the message that follows",
-        [welcome(), message("1-0", "a"), gap("1-0", "5-0"), BEAT, message("5-0", "b"), message("6-0", "c")],
-        ["opened", "a live", "lost 1-0 5-0", "b live", "c live"],
-        "after=6-0",
-    ),
-    History(
-        "a gap that nothing follows is reported at the end",
-        [welcome(), message("1-0", "a"), gap("1-0", "5-0")],
-        ["opened", "a live"],
-        "after=1-0",
-        finish=["lost 1-0 5-0"],
-    ),
-    History(
-        "a gap is sent again by the next relay",
-        [
-            *(welcome(), message("1-0", "a"), gap("1-0", "5-0"), DISCONNECTED),
-            *(welcome("5-0"), gap("1-0", "5-0"), message("5-0", "b")),
-        ],
-        ["opened", "a live", "opened", "lost 1-0 5-0", "b recovered", "resumed 1"],
-        "after=5-0",
-    ),
-    History(
-        "or the next relay has the messages",
-        [welcome(), message("1-0", "a"), gap("1-0", "5-0"), DISCONNECTED, welcome("4-0"), message("4-0", "b")],
-        ["opened", "a live", "opened", "b recovered", "resumed 1"],
-        "after=4-0",
-    ),
-    History(
-        "known ids and passed positions are repeated",
-        [welcome(), message("2-0", "a"), message("3-0", "a"), message("3-0", "b"), message("1-0", "c")],
-        ["opened", "a live", "repeated a", "repeated b", "repeated c"],
-        "after=3-0",
-    ),
-    History(
-        "after a rejected position nothing is lost where the first message is known",
-        [
-            *(welcome("8-0"), message("9-0", "a"), DISCONNECTED, REJECTED),
-            *(welcome("2-0"), message("1-0", "a"), message("2-0", "b"), message("3-0", "c")),
-        ],
-        ["opened", "a live", "opened", "b recovered", "resumed 1", "c live"],
-        "after=3-0",
-    ),
-    History(
-        "after a rejected position messages may be lost where it is not",
-        [welcome("8-0"), message("9-0", "a"), DISCONNECTED, REJECTED, welcome("2-0"), message("2-0", "b")],
-        ["opened", "a live", "opened", "perhaps lost 9-0 2-0", "b recovered", "resumed 1"],
-        "after=2-0",
-    ),
-    History(
-        "after the first of two rejected positions",
-        [
-            *(welcome("9-0"), DISCONNECTED, REJECTED, DISCONNECTED, welcome(), DISCONNECTED, REJECTED),
-            *(welcome("2-0"), message("2-0", "b")),
-        ],
-        ["opened", "opened", "resumed 0", "opened", "perhaps lost 9-0 2-0", "b recovered", "resumed 1"],
-        "after=2-0",
-    ),
-    History(
-        "a loss after a rejected position that nothing follows is reported at the end",
-        [welcome("1-0"), message("2-0", "a"), DISCONNECTED, REJECTED, welcome()],
-        ["opened", "a live", "opened", "resumed 0"],
-        "after=0-0",
-        finish=["perhaps lost 2-0 None"],
-    ),
-    History(
-        "a rejected position leads to recent messages",
-        [welcome("8-0"), DISCONNECTED, REJECTED],
-        ["opened"],
-        "last=50",
-        complete=False,
-        finish=["perhaps lost 8-0 None"],
-    ),
-    History(
-        "after a rejected position a known message is repeated where it comes live",
-        [welcome("8-0"), message("9-0", "a"), DISCONNECTED, REJECTED, welcome("2-0"), message("3-0", "a")],
-        ["opened", "a live", "opened", "repeated a", "resumed 0"],
-        "after=3-0",
-    ),
-    History(
-        "a status is shown, and a frame of an unknown type is not",
-        [welcome(channel="down"), {"type": "status", "channel": "up", "since": NOON}, {"type": "tomorrow's"}],
-        ["opened", "channel up"],
-        "after=0-0",
-    ),
-)
+def _filled(step: Any) -> Frame | str:
+    """In the file a welcome and a message have only the fields that differ from history to history."""
+    match step:
+        case {"type": "welcome"}:
+            return {"relay": "r", "channel": "up", **step}
+        case {"type": "message", "position": position, "id": message_id}:
+            return message(position, message_id)
+    return step  # type: ignore[no-any-return]  # the file has frames and words
+
+
+HISTORIES = [
+    History(**{**history, "steps": [_filled(step) for step in history["steps"]]})
+    for history in json.loads(Path(__file__).with_suffix(".json").read_text())
+]
 
 # By no relay sent: at the beginning of a connection, and after its welcome.
 BAD_BEGINNINGS: Sequence[Any] = (
     *(None, [], "welcome", {}, {"type": ["welcome"]}, {"type": "welcome"}, welcome(7), welcome("7"), welcome(relay=1)),
-    *(BEAT, message("1-0", "a"), welcome(channel=None)),
+    *(BEAT, message("1-0", "a"), welcome(channel=None), welcome(start=None), welcome(7, start="7-0")),
 )
 BAD_FRAMES: Sequence[Any] = (
     *(welcome(), gap("1-0", "x"), gap("1-0", None), {"type": "gap"}, {"type": "status", "channel": "up"}),

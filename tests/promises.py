@@ -41,6 +41,7 @@ class Received(NamedTuple):
     """A message that a reader received, with the gap that was reported before it.
 
     `shown` is False if the client did not show the message, since it had shown it before, and None for a relay.
+    `certain` is False if the gap may be none.
     """
 
     at: float
@@ -48,6 +49,7 @@ class Received(NamedTuple):
     id: str
     gap: Gap | None = None
     shown: bool | None = True
+    certain: bool = True
 
 
 class State(NamedTuple):
@@ -63,6 +65,7 @@ class AcceptedLog:
 
     def __init__(self, entries: Iterable[Accepted] = ()) -> None:
         self.entries: list[Accepted] = []
+        self.had_by_all: set[Position] = set()  # lost once every reader had them: nothing shows that they are missing
         self._by_position: dict[Position, Accepted] = {}
         for entry in entries:
             self.append(entry)
@@ -83,7 +86,8 @@ class AcceptedLog:
         start = bisect_right(self.entries, after, key=_position)
         if start < len(self.entries) and self.entries[start].position == before:
             return ()  # by far the most frequent answer
-        return self.entries[start : bisect_left(self.entries, before, key=_position)]
+        between = self.entries[start : bisect_left(self.entries, before, key=_position)]
+        return [each for each in between if each.position not in self.had_by_all]
 
 
 class Reader:
@@ -123,7 +127,7 @@ class Reader:
             yield "repeated", "was shown before"
         if message.shown is False and message.id not in self.shown:
             yield "missing", "was received, and never shown"
-        if gap is not None:
+        if gap is not None and message.certain:
             yield from self._check_gap(gap, message)
         for entry in self._log.between(self.cursor, position):
             if message.shown is not None and (entry.id in self.shown or entry.id == message.id):

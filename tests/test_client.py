@@ -1,48 +1,101 @@
 """The client's rules (hello/client.py), without I/O: frame histories in; items, position and state out."""
 
+import json
+import random
 import re
-from collections.abc import Iterable
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from websockets.frames import CloseCode
 
 from hello import client
-from hello.client import ClientProtocol, Lost, Opened, Repeated, Resumed, Shown, StatusChanged
+from hello.client import ClientProtocol, Lost, Opened, Repeated, Shown, StatusChanged
 from hello.message import Malformed, Position
-from tests.client_histories import BAD_BEGINNINGS, BAD_FRAMES, HISTORIES, History, gap, message, play, welcome
+from tests.client_histories import (
+    BAD_BEGINNINGS,
+    BAD_FRAMES,
+    BEAT,
+    DISCONNECTED,
+    HISTORIES,
+    NOON,
+    REJECTED,
+    Frame,
+    History,
+    gap,
+    message,
+    play,
+    welcome,
+    words,
+)
+from tests.conftest import missing
 
 PAGE = Path(client.__file__).parent / "web" / "page"
-
-
-def words(items: Iterable[object]) -> list[str]:
-    """Items in the words of a History."""
-    found = []
-    for item in items:
-        match item:
-            case Opened():
-                found.append("opened")
-            case Resumed(missed):
-                found.append(f"resumed {missed}")
-            case Shown(shown, _, came):
-                found.append(f"{shown.id} {came}")
-            case Lost(after, before, certain):
-                found.append(f"{'lost' if certain else 'perhaps lost'} {after} {before}")
-            case Repeated(_, message_id):
-                found.append(f"repeated {message_id}")
-            case StatusChanged(channel):
-                found.append(f"channel {channel}")
-    return found
+PLAY_HISTORIES = Path(__file__).parent / "page" / "play_histories.mjs"
+DRAWN = 3000  # histories, which the page plays within a second
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.name)
 def test_history(history: History) -> None:
     protocol = ClientProtocol(last=3)
-    assert words(play(protocol, history.steps)) == list(history.items)
+    assert words(play(protocol, history.steps)) == history.items
     assert protocol.resume_query == history.query
     assert protocol.complete is history.complete
-    assert [words(protocol.finish()), protocol.finish()] == [list(history.finish), []]
+    assert [words(protocol.finish()), protocol.finish()] == [history.finish, []]
+
+
+def of_the_page(histories: Iterable[Sequence[Frame | str]]) -> list[Any]:
+    """Play histories to the page's modules, and return what came of each."""
+    if shutil.which("node") is None:
+        missing("install Node, such as Debian's package nodejs")
+    steps = json.dumps(list(histories))
+    played = subprocess.run(["node", PLAY_HISTORIES], input=steps, capture_output=True, text=True, check=True)
+    return cast("list[Any]", json.loads(played.stdout))
+
+
+def expected_of_the_page(steps: Sequence[Frame | str]) -> dict[str, Any]:
+    """What the page must make of a history, by hello/client.py: the page has no items for connections and repeats."""
+    protocol = ClientProtocol()
+    items = play(protocol, steps)
+    shown = [item for item in items if isinstance(item, Shown)]
+    recovered = sum(item.came == "recovered" for item in shown)
+    gaps, repeated = (sum(isinstance(item, kind) for item in items) for kind in (Lost, Repeated))
+    return {
+        "items": words(item for item in items if isinstance(item, Shown | Lost)),
+        "position": None if protocol.position is None else str(protocol.position),
+        "counts": [len(shown), recovered, gaps, repeated],
+        # The page also waits for recent messages, on its first connection.
+        **({"caught_up": protocol.complete} if protocol.connections > 1 and isinstance(steps[-1], dict) else {}),
+    }
+
+
+def test_page_has_the_same_rules() -> None:
+    """The page's modules make of every history, and of drawn ones, what hello/client.py does."""
+    drawn = [drawn_history(random.Random(seed)) for seed in range(DRAWN)]
+    histories = [*(history.steps for history in HISTORIES), *drawn]
+    for steps, found in zip(histories, of_the_page(histories), strict=True):
+        assert found | expected_of_the_page(steps) == found, f"of the history {json.dumps(steps)}"
+
+
+def drawn_history(dice: random.Random) -> list[Frame | str]:
+    """Return what relays may send, and more: any positions and ids, a late start, gaps, and rejected positions."""
+    steps: list[Frame | str] = []
+
+    def position() -> str:
+        return f"{dice.randrange(9)}-{dice.randrange(2)}"
+
+    for _ in range(dice.randrange(1, 5)):
+        starts: Frame = {"start": position(), "head": dice.choice([None, position()])}
+        steps.append({"type": "welcome", "relay": "r", "channel": "up", **(starts if dice.random() < 0.7 else {})})
+        for _ in range(dice.randrange(8)):
+            status = {"type": "status", "channel": "up", "since": NOON, **dice.choice([starts, {}])}
+            frames = [message(position(), dice.choice("abcdef")), gap(position(), position()), status, BEAT]
+            steps += dice.choices(frames, weights=[8, 2, 1, 1])
+        steps += [DISCONNECTED, REJECTED] if dice.random() < 0.3 else [DISCONNECTED]
+    return steps[: dice.randrange(len(steps) + 1)]
 
 
 def test_items_have_the_fields_of_their_frames() -> None:

@@ -24,7 +24,7 @@ class Client:
     """A client: its cursor, and what it was sent so far."""
 
     cursor: Cursor
-    position: Position | None
+    position: Position | int  # of the last message, or where it starts
     beats: int
     statuses: int | None = None  # of the channel when it was sent the last one; None before the welcome
     at_head: bool = False  # it had everything when it was last sent something
@@ -36,11 +36,12 @@ class Model:
     def __init__(self, history: int) -> None:
         self.feed = Feed(history=history, instance="relay-1")
         self.history = history
+        self.loaded: int | None = None  # the number of the status that came then
         self.kept: list[Entry] = []
         self.dropped: dict[Position, Position] = {}  # the predecessors of the entries that came twice
         self.channel, self.statuses, self.beats = "down", 0, 0
         self.newest = 0  # the position of the channel's last entry, dropped or not
-        self.start: Position | None = None  # before the first entry
+        self.high_watermark = ORIGIN  # where the channel begins if it is empty
         self.clients: list[Client] = []
 
     @property
@@ -53,7 +54,6 @@ class Model:
         self.newest += lost + 2  # so that there are positions without an entry
         message = Message(message_id or str(self.newest), "x" * size, "b", 0)
         entry = Entry(Position(self.newest, 0), prev, message)
-        self.start = self.start or prev
         relayed = self.feed.append(entry)
         if any(each.message.id == message.id for each in self.kept):
             assert relayed is None
@@ -65,25 +65,36 @@ class Model:
         assert (relayed.position, relayed.prev, relayed.message) == (entry.position, prev, message)
         self.kept = [*self.kept, Entry(entry.position, prev, message)][-self.history :]
 
+    def load(self) -> None:
+        if self.loaded is None:
+            self.feed.set_loaded()
+            self.statuses += 1
+            self.loaded, self.channel = self.statuses, "up"
+
     def join(self, start: Position | int) -> None:
-        position = start if isinstance(start, Position) else self.head
-        if isinstance(start, int) and start > 0 and self.kept:
-            position = self.kept[-start:][0].prev
-        self.clients.append(Client(self.feed.cursor_at(start), position, self.beats))
+        self.clients.append(Client(self.feed.cursor_at(start), start, self.beats))
+
+    def resolved(self, start: Position | int) -> Position:
+        """Return where a client starts now, that resumes there or wants so many messages."""
+        if isinstance(start, Position):
+            return start
+        return self.kept[-start:][0].prev if start > 0 and self.kept else self.head or self.high_watermark
 
     def expected(self, client: Client) -> list[dict[str, Any]]:
         """Return all frames that the client is to get now."""
         frames: list[dict[str, Any]] = []
+        position = self.resolved(client.position)
+        starts: dict[str, Any] = {}
+        if self.loaded is not None and (client.statuses is None or client.statuses < self.loaded):
+            starts = {"start": str(position), "head": str(self.head) if self.head else None}
         if client.statuses is None:
-            head = str(self.head) if self.head else None
-            frames.append({"type": "welcome", "relay": "relay-1", "head": head, "channel": self.channel})
+            frames.append({"type": "welcome", "relay": "relay-1", "channel": self.channel, **starts})
         elif client.statuses != self.statuses:
-            frames.append({"type": "status", "channel": self.channel})
+            frames.append({"type": "status", "channel": self.channel, **starts})
         if client.beats != self.beats:
             frames.append({"type": "beat"})
-        position = client.position or self.start  # a client that found an empty log misses what is trimmed
-        for entry in self.kept:
-            if position is None or entry.position > position:
+        for entry in self.kept if self.loaded is not None else ():
+            if entry.position > position:
                 if not entry.follows(position):
                     frames.append({"type": "gap", "after": str(position), "before": str(entry.position)})
                 frames.append({"type": "message", "position": str(entry.position), "id": entry.message.id})
@@ -106,8 +117,8 @@ class Model:
         assert pending.gaps == kinds[:count].count("gap")
         assert sum(message_sizes(pending)[:-1]) < BLOCK_BYTES
         client.cursor, client.statuses, client.beats = pending.next, self.statuses, self.beats
-        newest = [frame.position for frame in pending.frames if frame.position]
-        client.position = newest[-1] if newest else client.position
+        resumes = [frame.resume for frame in pending.frames if frame.resume]
+        client.position = resumes[-1] if resumes else client.position
         client.at_head = client.position == self.head
         return True
 
@@ -115,15 +126,15 @@ class Model:
 def plain(frame: Frame) -> dict[str, Any]:
     """Return the fields of a frame that the model knows."""
     fields: dict[str, Any] = json.loads(frame.json)
-    if frame.position is not None:
-        assert str(frame.position) == fields["position"]
+    assert frame.resume is None or str(frame.resume) == fields.get("position", fields.get("start"))
+    if fields["type"] == "message":
         return {name: fields[name] for name in ("type", "position", "id")}
     fields.pop("since", None)
     return fields
 
 
 def message_sizes(pending: Pending) -> list[int]:
-    return [len(frame.json) for frame in pending.frames if frame.position]
+    return [len(frame.json) for frame in pending.frames if plain(frame)["type"] == "message"]
 
 
 @dataclass(frozen=True)
@@ -148,8 +159,28 @@ class Status:
 
     def do(self, model: Model) -> None:
         model.feed.set_channel_up(self.up)
-        model.statuses += 1
-        model.channel = "up" if self.up else "down"
+        if model.loaded is not None:
+            model.statuses += 1
+            model.channel = "up" if self.up else "down"
+
+
+@dataclass(frozen=True)
+class HighWatermark:
+    """The relay subscribes, and learns the high watermark; it counts once the relay has read an empty channel."""
+
+    position: int
+
+    def do(self, model: Model) -> None:
+        model.feed.set_high_watermark(Position(self.position, 0))
+        if model.loaded is None:
+            model.high_watermark = Position(self.position, 0)
+            model.newest = max(model.newest, self.position)
+
+
+@dataclass(frozen=True)
+class Load:
+    def do(self, model: Model) -> None:
+        model.load()
 
 
 @dataclass(frozen=True)
@@ -186,35 +217,38 @@ class Poll:
                 pass
 
 
-Step = Append | Status | Beat | Join | Poll
+Step = Append | Status | HighWatermark | Load | Beat | Join | Poll
 
 counts = st.integers(1, 60)
 appends = st.builds(Append, counts, st.sampled_from([1, 300, LONGEST]), st.integers(0, 1 << 16))
 joins = st.builds(Join, before=st.integers(-5, 100) | st.integers(0, 1000)) | st.builds(Join, last=st.integers(0, 60))
 polls = st.builds(Poll, st.integers(0, 7), st.sampled_from([False, False, True]))
 news = st.builds(Status, st.booleans()) | st.builds(Beat)
+before_load = st.lists(appends | joins | polls | news | st.builds(HighWatermark, st.integers(0, 99)), max_size=6)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(1, 40) | st.sampled_from([40, 500]),
+    before_load,
     st.integers(0, 60),
     st.lists(appends | joins | joins | polls | polls | polls | polls | news, min_size=1, max_size=40),
 )
-def test_each_client_gets_its_frames(history: int, count: int, steps: list[Step]) -> None:
+def test_each_client_gets_its_frames(history: int, first: list[Step], count: int, steps: list[Step]) -> None:
     """At every cursor: the welcome, the last status and beat, each kept message once in order, and each gap once.
 
-    No poll returns more than a block, and `more` is right. Clients that have everything share one cursor.
+    Before the relay has read its channel a client gets no message, and then where it starts. No poll returns more than
+    a block, and `more` is right. Clients that have everything share one cursor.
     """
     model = Model(history)
-    for step in (Append(count, LONGEST, 0), *steps):
+    for step in (*first, Load(), Append(count, LONGEST, 0), *steps):
         step.do(model)
     for client in model.clients:
         while model.poll(client):
             pass
     assert {client.cursor for client in model.clients if client.at_head} <= {model.feed.caught_up}
     for client in model.clients:
-        assert client.at_head or (client.position or ORIGIN) >= (model.head or ORIGIN)
+        assert client.at_head or model.resolved(client.position) >= (model.head or ORIGIN)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +259,7 @@ def test_each_client_gets_its_frames(history: int, count: int, steps: list[Step]
 def test_cached_block_expires(meanwhile: Step) -> None:
     """A cached block is not used once its first message is trimmed, or a status or beat comes first."""
     model = Model(100)
+    model.load()
     for _ in range(100):
         model.append(500)
     for step in (Join(before=200), Poll(0, False), Poll(0, False), Poll(1, False)):  # the welcome, and a block
@@ -242,6 +277,7 @@ def test_cached_block_expires(meanwhile: Step) -> None:
 def test_restored_channel(kept: int) -> None:
     """A channel restored from an older snapshot names an old predecessor: no client gets a false gap or misses one."""
     feed = Feed(history=kept, instance="relay-1")
+    feed.set_loaded()
     for number, prev in ((1, 0), (2, 1), (3, 2), (4, 1), (5, 4)):
         feed.append(Entry(Position(number, 0), Position(prev, 0), Message(str(number), "x", "b", 0)))
 
@@ -271,6 +307,7 @@ def test_resuming_clients_share_blocks(blocks: int, longest: int, seed: int, tri
     dice = random.Random(seed)
     sizes = [dice.randint(longest // 2, longest) for _ in range(blocks * BLOCK_BYTES // longest)]
     model = Model(len(sizes) * 3 // 4 if trimmed else len(sizes))
+    model.load()
     for size in sizes:
         model.append(size)
     far = model.kept[: len(model.kept) // 4]
@@ -289,6 +326,7 @@ def test_resuming_clients_share_blocks(blocks: int, longest: int, seed: int, tri
 def test_caches_are_bounded() -> None:
     """Clients at ever so many positions do not let the caches grow, and the next beat empties them."""
     model = Model(500)
+    model.load()
     for _ in range(500):
         model.newest += CURSORS // 500
         model.append(300)

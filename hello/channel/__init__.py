@@ -10,7 +10,8 @@ gap      where entries after p are gone, the `prev` of the next entry is greater
          backend sends the highest position that this process has published or read, and new entries come after it
 once     publishing a message again (same id) adds nothing, and returns the position that the message already has, as
          long as it is among the last `history` entries
-ready    once `subscribe` has been entered, every entry published afterwards is received
+ready    once `subscribe` has been entered, every entry published afterwards is received, and comes after the high
+         watermark of the subscription
 bounded  a channel keeps exactly its last `history` entries, however slow its readers are
 leader   at most one process at a time has the lease, until it releases the lease or has not renewed it for
          LEASE_SECONDS; a new message from any other process is refused (Fenced)
@@ -18,7 +19,7 @@ outage   while the backend is away or refuses, publish and subscription raise Ch
 leave    leaving a subscription frees everything that it held, on error and cancellation too
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -35,8 +36,31 @@ MAX_BATCH = 1000  # entries: a reader that is far behind does not block the even
 Batch = list[Entry]
 
 
+class Subscription(AsyncIterator[Batch]):
+    """The batches of a subscription, without an end.
+
+    `high_watermark` is the highest position that any process had published or read, as far as the backend knew when the
+    subscription was entered. Where the channel was empty, it is the position of a reader that has missed nothing.
+    """
+
+    def __init__(self, high_watermark: Position, batches: AsyncGenerator[Batch, None]) -> None:
+        self.high_watermark = high_watermark
+        self._batches = batches
+
+    async def __anext__(self) -> Batch:
+        return await anext(self._batches)
+
+
 class ChannelLost(Exception):
-    """The backend is away, or refuses; a retry may help. The text of the error says what happened, in one line."""
+    """The backend is away, or refuses; a retry may help. The text of the error says what happened, in one line.
+
+    `unreachable` is True if the address of the backend is good, as far as anybody can know, and nothing replies there:
+    its name resolves, and neither a log-in nor a TLS handshake has failed.
+    """
+
+    def __init__(self, text: str, *, unreachable: bool = False) -> None:
+        super().__init__(text)
+        self.unreachable = unreachable
 
 
 class Fenced(Exception):
@@ -74,12 +98,12 @@ class Channel(Protocol):
         """
         ...
 
-    def subscribe(self, after: Position | None) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
+    def subscribe(self, after: Position | None) -> AbstractAsyncContextManager[Subscription]:
         """Subscribe to the entries after a position; None starts at the oldest kept entry.
 
-        The context manager gives an iterator without an end. Each batch has the entries that came since the last one,
-        in order, at most MAX_BATCH. The first time that the reader has caught up it gets one empty batch; after that,
-        an empty batch after every HEARTBEAT_SECONDS without an entry. The reader finds losses by `Entry.follows`.
+        Each batch has the entries that came since the last one, in order, at most MAX_BATCH. The first time that the
+        reader has caught up it gets one empty batch; after that, an empty batch after every HEARTBEAT_SECONDS without
+        an entry. The reader finds losses by `Entry.follows`.
 
         Raises ChannelLost on entering and on iterating.
         """

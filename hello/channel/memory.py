@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 import anyio
 import anyio.lowlevel
 
-from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, Fenced
+from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, Fenced, Subscription
 from hello.log import Log
 from hello.message import ORIGIN, Entry, Message, Position, now_ms
 
@@ -28,7 +28,7 @@ class MemoryChannel:
             return known  # also to a process without the lease: its first attempt was accepted, and the reply lost
         if holder is not None and holder != self._current_holder():
             raise Fenced
-        prev = self._log.head or self._high_watermark
+        prev = self._end
         position = prev.successor(now_ms())
         self._log.append(Entry(position, prev, message))
         self._changed.set()
@@ -47,14 +47,18 @@ class MemoryChannel:
         if self._holder == holder:
             self._holder = None
 
+    @property
+    def _end(self) -> Position:
+        return self._log.head or self._high_watermark
+
     def _current_holder(self) -> str | None:
         return self._holder if anyio.current_time() < self._expires else None
 
     @asynccontextmanager
-    async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
+    async def subscribe(self, after: Position | None) -> AsyncIterator[Subscription]:
         await anyio.lowlevel.checkpoint()
         async with aclosing(self._follow(after)) as batches:
-            yield batches
+            yield Subscription(self._end, batches)
 
     async def _follow(self, position: Position | None) -> AsyncGenerator[Batch, None]:
         caught_up = False

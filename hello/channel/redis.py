@@ -16,12 +16,15 @@ duplicates or loses a message. The caller sees every loss, as ChannelLost.
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import anyio
 from hiredis import pack_command
@@ -29,8 +32,9 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, ChannelLost, Fenced
+from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, ChannelLost, Fenced, Subscription
 from hello.message import MAX_SAFE_INTEGER, ORIGIN, Entry, Message, Position
 
 XreadReply = list[tuple[str, list[tuple[str, list[str]]]]]  # stream, then its rows: a position, then names and values
@@ -43,6 +47,7 @@ LEADER = "{hello}:leader"
 HIGH_WATERMARK = "{hello}:high_watermark"
 
 REPLY_SECONDS = 4.0  # without a byte of a reply the server counts as gone: clients are notified within 6 s
+RESOLVE_SECONDS = 1.0  # for the name of a server that did not reply: to resolve it takes a cluster some milliseconds
 DISCONNECT_SECONDS = 1.0  # for the orderly end of a connection; after that it is dropped
 
 # Replies that only a programming error causes: a retry cannot help. Every other error of Redis may pass by itself, and
@@ -57,7 +62,7 @@ def _script(*names: str) -> str:
 
 
 # Their keys and arguments are named at the top of each file.
-RAISE_HIGH_WATERMARK = _script("high_watermark")
+RAISE_HIGH_WATERMARK = _script("high_watermark") + "return last"
 PUBLISH = _script("high_watermark", "publish")
 ACQUIRE = _script("high_watermark", "acquire")
 RELEASE = _script("release")
@@ -108,18 +113,18 @@ class RedisChannel:
         await self._run(RELEASE, [LEADER], [holder])
 
     @asynccontextmanager
-    async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
+    async def subscribe(self, after: Position | None) -> AsyncIterator[Subscription]:
         # A subscription has a connection of its own: on a shared one its blocking read would delay every other command.
         async with _client(self._url, self._password) as client:
-            with _losses_raised():
+            async with _losses_raised(self._url):
                 args = [str(self._high_watermark)]
-                await _evaluate(client, RAISE_HIGH_WATERMARK, [STREAM, HIGH_WATERMARK], args)
+                last = Position.parse(await _evaluate(client, RAISE_HIGH_WATERMARK, [STREAM, HIGH_WATERMARK], args))
             async with aclosing(self._follow(client, after or ORIGIN)) as batches:
-                yield batches
+                yield Subscription(last, batches)
 
     async def _run(self, script: str, keys: list[str], args: Sequence[str | int]) -> Any:
         try:
-            with _losses_raised():
+            async with _losses_raised(self._url):
                 return await _evaluate(self._client, script, keys, args)
         except ChannelLost:
             await self._replace_pool()
@@ -141,7 +146,7 @@ class RedisChannel:
         cursor = str(after)  # the last position that XREAD has returned, of whatever entry
         block: tuple[str, ...] = ()  # XREAD does not block until the reader has caught up
         skipped = ""  # the newest entry that no message can follow
-        with _losses_raised():
+        async with _losses_raised(self._url):
             # This connection bypasses the client's pool, encoder and time-outs, which cost more than all the rest here.
             connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # redis has no types for it
             connection.socket_timeout = None
@@ -233,21 +238,41 @@ def _pool(url: str, password: str | None) -> ConnectionPool:
     )
 
 
-@contextmanager
-def _losses_raised() -> Iterator[None]:
+@asynccontextmanager
+async def _losses_raised(url: str) -> AsyncIterator[None]:
     """Raise ChannelLost in place of each error that a retry may overcome."""
     try:
         yield
     except DataError:  # the client library cannot send a value of this type
         raise
     except TimeoutError as error:
-        raise ChannelLost(f"timed out: no reply within {REPLY_SECONDS:.0f} s") from error
+        raise ChannelLost(f"timed out: no reply within {REPLY_SECONDS:.0f} s", unreachable=True) from error
     except (RedisError, OSError) as error:
         if isinstance(error, ResponseError) and _PROGRAMMING_ERROR.search(str(error)):
             raise
-        raise ChannelLost(f"{type(error).__name__}: {error}") from error
+        unreachable = _nothing_replies(error, url) and await _resolves(url)
+        raise ChannelLost(f"{type(error).__name__}: {error}", unreachable=unreachable) from error
     except RuntimeError as error:
         # uvloop raises this for a write to a connection that the server reset while no read was pending.
         if "the handler is closed" not in str(error):
             raise
         raise ChannelLost("connection reset") from error
+
+
+def _nothing_replies(error: Exception, url: str) -> bool:
+    """Return True if nothing replied to a connect or a command; False if something did, or if no name was resolved."""
+    if isinstance(error, RedisTimeoutError):
+        return urlsplit(url).scheme != "rediss"  # a server that knows no TLS may wait for the rest of a command
+    cause = error.__context__  # of the client library's ConnectionError
+    replies = (socket.gaierror, ssl.SSLError, ConnectionResetError, BrokenPipeError)
+    return isinstance(cause, OSError) and not isinstance(cause, replies)
+
+
+async def _resolves(url: str) -> bool:
+    """Return True if the name in the URL resolves now. It may not have, where a connect timed out."""
+    with anyio.move_on_after(RESOLVE_SECONDS):
+        try:
+            return bool(await anyio.getaddrinfo(urlsplit(url).hostname or "", None))
+        except OSError:
+            pass
+    return False

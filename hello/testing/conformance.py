@@ -207,7 +207,10 @@ async def _check_ready(backend: Backend) -> None:
         for number in range(20):
             async with one.subscribe(position) as batches:
                 position = await two.publish(make_message(number))
-                assert ids(await receive(batches, 1)) == [f"test-{number}"]
+                entries = await receive(batches, 1)
+                assert ids(entries) == [f"test-{number}"]
+                assert position > batches.high_watermark, "an entry is not after the high watermark before it"
+                assert entries[0].follows(batches.high_watermark), "the first entry does not follow the high watermark"
                 with anyio.fail_after(HEARTBEAT_SECONDS):
                     assert await anext(batches) == [], "an entry comes twice"
 

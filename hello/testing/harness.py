@@ -7,7 +7,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from starlette.types import ASGIApp
 
-from hello.channel import Batch, Channel, ChannelLost
+from hello.channel import Batch, Channel, ChannelLost, Subscription
 from hello.message import Message, Position
 from hello.settings import load
 from hello.system import run
@@ -26,9 +26,14 @@ class CuttableChannel:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._cut = anyio.Event()
+        self._unreachable = True
 
-    def cut(self) -> None:
-        """Let every call raise ChannelLost from now on, and a subscription that waits within HEARTBEAT_SECONDS."""
+    def cut(self, *, unreachable: bool = True) -> None:
+        """Let every call raise ChannelLost from now on, and a subscription that waits within HEARTBEAT_SECONDS.
+
+        `unreachable` is that of the error.
+        """
+        self._unreachable = unreachable
         self._cut.set()
 
     def heal(self) -> None:
@@ -49,21 +54,24 @@ class CuttableChannel:
         await self._channel.release(holder)
 
     @asynccontextmanager
-    async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
+    async def subscribe(self, after: Position | None) -> AsyncIterator[Subscription]:
         self._check()
         async with self._channel.subscribe(after) as batches, aclosing(self._follow(batches)) as checked:
-            yield checked
+            yield Subscription(batches.high_watermark, checked)
 
     async def _follow(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
         cut = self._cut  # a subscription does not survive a cut, even one that was healed meanwhile
         async for batch in batches:
             if cut.is_set():
-                raise ChannelLost("cut off")
+                raise self._loss()
             yield batch
 
     def _check(self) -> None:
         if self._cut.is_set():
-            raise ChannelLost("cut off")
+            raise self._loss()
+
+    def _loss(self) -> ChannelLost:
+        return ChannelLost("cut off", unreachable=self._unreachable)
 
 
 class Process:

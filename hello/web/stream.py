@@ -31,11 +31,12 @@ STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering"
 _NUMBER = re.compile(r"[0-9]{1,7}")
 
 
-def start_of(query: QueryParams, headers: Headers, head: Position | None) -> Position | int:
+def start_of(query: QueryParams, headers: Headers, end: Position | None) -> Position | int:
     """Return where a stream starts: after a position, or with so many of the newest messages.
 
-    `Last-Event-ID` overrides `after`, since an EventSource that reconnects repeats its first query. `head` is the
-    newest position here: if the clock of the channel was ahead once, its positions stay ahead, and are valid.
+    `Last-Event-ID` overrides `after`, since an EventSource that reconnects repeats its first query. `end` is where this
+    relay has read up to: if the clock of the channel was ahead once, its positions stay ahead, and are valid. Before
+    the relay has read its channel (None) any position may be valid.
 
     Raises Malformed if the query or the header has another form, or a position is far in the future.
     """
@@ -46,7 +47,7 @@ def start_of(query: QueryParams, headers: Headers, head: Position | None) -> Pos
         after, last = resumed, None
     if after is not None:
         position = Position.parse(after)
-        if position.milliseconds > max(now_ms(), head.milliseconds if head else 0) + MAX_AHEAD_MS:
+        if end is not None and position.milliseconds > max(now_ms(), end.milliseconds) + MAX_AHEAD_MS:
             raise Malformed(
                 f"position {position} is more than a minute ahead of this relay's clock, and of its messages"
             )
@@ -69,7 +70,7 @@ class Streams:
         if (refusal := self._refusal(websocket.headers)) is not None:
             return await websocket.send_denial_response(refusal)
         try:
-            start = start_of(websocket.query_params, websocket.headers, self._hub.head)
+            start = start_of(websocket.query_params, websocket.headers, self._hub.end)
             if (extension := websocket.scope.get("extensions", {}).get(EXTENSION)) is not None:
                 connection = WebSocketConnection(self._caught_up)
                 self._hub.join(connection, start)
@@ -102,7 +103,7 @@ class Streams:
             self._hub.leave(client)
 
     async def events(self, request: Request) -> Response:
-        """`/events`: the same frames as server-sent events (WHATWG HTML, section 9.2); only messages carry an id."""
+        """`/events`: the same frames as server-sent events (WHATWG HTML, section 9.2); an id is where to resume."""
         # The request would keep its own `headers` and `query_params` for the life of the stream.
         headers, query = Headers(raw=request.scope["headers"]), QueryParams(request.scope["query_string"])
         if (refusal := self._refusal(headers)) is not None:
@@ -116,7 +117,7 @@ class Streams:
 
     def _events(self, method: str, query: QueryParams, headers: Headers) -> Response:
         try:
-            start = start_of(query, headers, self._hub.head)
+            start = start_of(query, headers, self._hub.end)
             if method == "HEAD":  # its answer has no body
                 return Response(media_type=_Events.media_type, headers=STREAM_HEADERS)
             client = TaskClient(self._hub)
@@ -223,5 +224,5 @@ class _Events(Response):
 
 
 def _event(frame: Frame) -> bytes:
-    event_id = f"id: {frame.position}\n".encode() if frame.position else b""
+    event_id = f"id: {frame.resume}\n".encode() if frame.resume else b""
     return b"%sdata: %s\n\n" % (event_id, frame.json)

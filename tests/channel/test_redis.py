@@ -76,6 +76,26 @@ async def test_missing_permission_is_a_loss(redis_server: RedisServer, raw: Redi
         assert await channel.acquire("a")
 
 
+@pytest.mark.parametrize(
+    ("url", "unreachable"),
+    [
+        ("redis://127.0.0.1:1", True),  # nobody listens
+        ("redis://localhost:1", True),  # at any of its addresses
+        ("redis://nobody.invalid:{port}", False),
+        ("rediss://127.0.0.1:{port}", False),  # the server knows no TLS
+        ("redis://hello:wrong@127.0.0.1:{port}", False),
+    ],
+)
+async def test_unreachable(redis_server: RedisServer, url: str, unreachable: bool) -> None:
+    """A channel is unreachable where its name resolves and nothing replies; a loss by what may be a setting is not."""
+    async with open_channel(url.format(port=redis_server.port), history=10) as channel:
+        with pytest.raises(ChannelLost) as publish:
+            await channel.publish(make_message(1))
+        with pytest.raises(ChannelLost) as subscribe:
+            await read(channel)
+    assert publish.value.unreachable is subscribe.value.unreachable is unreachable
+
+
 @pytest.mark.parametrize("how", ["CLIENT UNBLOCK", "REPLICAOF"])
 async def test_unblocked_reader_is_a_loss(redis_server: RedisServer, raw: Redis, how: str) -> None:
     """A blocked read that Redis ends, by a demotion or by CLIENT UNBLOCK, is a lost channel."""
@@ -243,10 +263,10 @@ async def test_silent_server_is_a_loss(redis_server: RedisServer) -> None:
         await receive_all(batches)
         redis_server.pause()
         with anyio.fail_after(LIMIT_SECONDS):
-            with pytest.raises(ChannelLost, match=r"(?i)time"):
-                await exhaust(batches)
-            with pytest.raises(ChannelLost, match=r"(?i)time"):
-                await channel.publish(make_message(1))
+            for call in (exhaust(batches), channel.publish(make_message(1)), read(channel)):
+                with pytest.raises(ChannelLost, match=r"(?i)time") as loss:
+                    await call
+                assert loss.value.unreachable
         redis_server.resume()
         position = await channel.publish(make_message(1))
         assert [entry.position for entry in await read(channel)] == [position]
@@ -318,10 +338,11 @@ async def test_wrong_type_is_an_error(redis_server: RedisServer, raw: Redis) -> 
         "ERR syntax error",
     ],
 )
-def test_programming_error(reply: str) -> None:
+async def test_programming_error(reply: str) -> None:
     """An error that only a programming error causes is raised as it is."""
-    with pytest.raises(ResponseError), _losses_raised():
-        raise ResponseError(reply)
+    with pytest.raises(ResponseError):
+        async with _losses_raised("redis://127.0.0.1"):
+            raise ResponseError(reply)
 
 
 @pytest.mark.parametrize(
@@ -333,10 +354,11 @@ def test_programming_error(reply: str) -> None:
         "NEWCODE an error of a version to come",
     ],
 )
-def test_any_other_error_is_a_loss(reply: str) -> None:
+async def test_any_other_error_is_a_loss(reply: str) -> None:
     """An error with words that this version does not know is a lost channel."""
-    with pytest.raises(ChannelLost, match="ResponseError: "), _losses_raised():
-        raise ResponseError(reply)
+    with pytest.raises(ChannelLost, match="ResponseError: "):
+        async with _losses_raised("redis://127.0.0.1"):
+            raise ResponseError(reply)
 
 
 async def test_plain_subscribers(redis_server: RedisServer, raw: Redis) -> None:
@@ -521,6 +543,11 @@ async def test_reader_restores_high_watermark(redis_server: RedisServer, raw: Re
             [entry] = await receive(batches, 1)
             assert entry.follows(last)
             assert not entry.follows(first)
+        raw.delete("hello", "{hello}:ids")
+        async with open_channel(redis_server.url, history=10) as new, new.subscribe(None) as batches:
+            await new.publish(make_message(4))
+            [entry] = await receive(batches, 1)
+            assert entry.prev == batches.high_watermark == after, "a reader that found nothing has missed nothing"
 
 
 async def test_wipe_and_clock_set_back(tmp_path: Path) -> None:

@@ -33,9 +33,11 @@ class ClientLog:
     states: list[State] = field(default_factory=list)
     away: list[tuple[float, float]] = field(default_factory=list)
     connections: int = 0
+    start: Position | None = None  # of its stream, if it is known: it must receive all messages after it
 
     def copy(self) -> "ClientLog":
-        return ClientLog(self.name, list(self.received), list(self.states), list(self.away), self.connections)
+        received, states, away = list(self.received), list(self.states), list(self.away)
+        return ClientLog(self.name, received, states, away, self.connections, self.start)
 
     def is_away(self, since: float, until: float) -> bool:
         return any(left <= until and back >= since for left, back in self.away)
@@ -82,7 +84,7 @@ def check(
     findings = check_accepted(accepted)
     log = AcceptedLog(accepted)
     for client in clients:
-        reader = Reader(client.name, log, _is_lost)
+        reader = Reader(client.name, log, _is_lost, client.start)
         for message in client.received:
             findings += reader.receive(message)
         findings += check_healings(client, healings, measured)

@@ -29,7 +29,7 @@ from hello.client import (
     close_reason,
     next_attempt,
 )
-from hello.message import Gap
+from hello.message import Gap, Position
 from tests.faults.checker import ClientLog
 from tests.promises import Received, State
 
@@ -169,6 +169,8 @@ class Client:
     def _record(self, frame: dict[str, Any]) -> None:
         now = time.time()
         gap: Gap | None = None
+        if self._protocol.position is None and "start" in frame:
+            self.log.start = Position.parse(frame["start"])
         for item in self._protocol.receive(frame):
             match item:
                 case Opened() | StatusChanged():

@@ -8,10 +8,10 @@ from contextlib import aclosing, asynccontextmanager
 
 import anyio
 
-from hello.channel import Batch, ChannelLost, Fenced
+from hello.channel import Batch, ChannelLost, Fenced, Subscription
 from hello.channel.memory import MemoryChannel
 from hello.log import Log
-from hello.message import ORIGIN, Entry, Message, Position
+from hello.message import ORIGIN, Entry, Message, Position, now_ms
 from hello.testing import CuttableChannel
 from tests.histories.checker import Checker
 
@@ -56,17 +56,22 @@ class Backend(MemoryChannel):
         """Take a snapshot."""
         self._saved = self._entries()
 
-    def restore(self) -> None:
-        """Return to the snapshot, and lose what came after it."""
-        self._replace(_Restored(self._history), self._saved)
+    def restore(self, *, known: bool = True) -> None:
+        """Return to the snapshot, and lose what came after it.
 
-    def _replace(self, log: Log[Entry], entries: Sequence[Entry]) -> None:
+        If that is not `known` to who publishes next, the next entry has the `prev` of the snapshot.
+        """
+        while now_ms() <= self.last.milliseconds:
+            pass  # the clock alone keeps the next position above the last
+        self._replace(_Restored(self._history) if known else Log(self._history), self._saved, known=known)
+
+    def _replace(self, log: Log[Entry], entries: Sequence[Entry], *, known: bool = True) -> None:
         for entry in entries:
             log.append(entry)
         if isinstance(log, _Restored):
             log.high_watermark = self.last
-        self._log, self._high_watermark, self._holder = log, self.last, None
-        self._checker.replaced(frozenset(entry.position for entry in entries))
+        self._log, self._high_watermark, self._holder = log, self.last if known else ORIGIN, None
+        self._checker.replaced(frozenset(entry.position for entry in entries), known=known)
 
     def _entries(self) -> Sequence[Entry]:
         return list(self._log.after(None))
@@ -96,8 +101,8 @@ class Connection(CuttableChannel):
         self._works = anyio.Event()
         self._works.set()
 
-    def cut(self) -> None:
-        super().cut()
+    def cut(self, *, unreachable: bool = True) -> None:
+        super().cut(unreachable=unreachable)
         self._is_cut = True
         self._checker.cut(self._process)
 
@@ -141,11 +146,11 @@ class Connection(CuttableChannel):
         await super().release(holder)
 
     @asynccontextmanager
-    async def subscribe(self, after: Position | None) -> AsyncIterator[AsyncIterator[Batch]]:
+    async def subscribe(self, after: Position | None) -> AsyncIterator[Subscription]:
         await self._works.wait()
         async with super().subscribe(after) as batches, aclosing(self._deliver(batches)) as delivered:
             self._checker.subscribed(self._process, after)
-            yield delivered
+            yield Subscription(batches.high_watermark, delivered)
 
     async def _deliver(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
         async for batch in batches:

@@ -4,7 +4,7 @@ What a reader must receive is in tests/promises.py. Here stands what only a reco
 relay has, what the backend keeps, who has the lease, and that a relay that drains sends what is pending.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -48,7 +48,6 @@ class _Client:
     reader: Reader
     relay: _Relay = field(default_factory=_Relay)
     connected_to: str | None = None
-    had_messages: bool = False  # the relay, when the client began to connect to it
     position: Position | None = None  # to resume after
     reads: bool = True
     stalled_at: float | None = None  # when it stopped reading, on this connection
@@ -99,8 +98,14 @@ class Checker:
         if len(self._kept) > self._history:
             del self._kept[next(iter(self._kept))]
 
-    def replaced(self, positions: frozenset[Position]) -> None:
-        """The backend was wiped or restored: it has these entries now, and the lease is free."""
+    def replaced(self, positions: frozenset[Position], *, known: bool = True) -> None:
+        """The backend was wiped or restored: it has these entries now, and the lease is free.
+
+        If what it has lost is not `known` to who publishes next, everybody has that already.
+        """
+        if not known:
+            newest = max(positions, default=ORIGIN)
+            self._accepted.had_by_all |= {each.position for each in self._accepted.entries if each.position > newest}
         self._kept = {each.position: each.id for each in self._accepted.entries if each.position in positions}
         self._holder = None
 
@@ -178,10 +183,6 @@ class Checker:
 
     # Events of clients.
 
-    def connecting(self, number: int, name: str) -> None:
-        """A client begins to connect to a relay."""
-        self._client(number).had_messages = bool(self._relay(name).log)
-
     def connected(self, number: int, name: str, after: Position | None) -> None:
         """The relay admitted the client, which resumes after this position or, with None, asks for all that is kept."""
         client = self._client(number)
@@ -190,13 +191,32 @@ class Checker:
         client.connected_to, client.relay = name, self._relay(name)
         client.channel, client.pending = None, None
         client.stalled_at = None if client.reads else self._now()
-        # Without a position it must receive what its relay has; if its relay has nothing, any message may be the first.
-        client.reader.cursor = after or (client.relay.start if client.had_messages else None)
+        client.reader.cursor = after or client.reader.cursor
 
-    def welcomed(self, number: int, head: Position | None) -> None:
-        """A client received a welcome, with the newest position."""
+    def started(self, number: int, start: Position) -> None:
+        """A client was sent where its stream starts; without a position it must receive all that its relay has."""
         client = self._client(number)
-        client.position = client.position or head or ORIGIN
+        if client.position is None:
+            if client.relay.start is not None and start > client.relay.start:
+                self._find("missing", f"{client.reader.name} starts at {start}, after {client.relay.start}")
+            client.position = start
+            client.reader.cursor = client.reader.cursor or start
+
+    def position_refused(self, number: int) -> None:
+        """A client begins anew with recent messages, since a relay refused its position."""
+        self._client(number).position = None
+
+    def reloaded(self, number: int) -> None:
+        """A client begins anew, as another one."""
+        self._clients.pop(number, None)
+
+    def all_have_everything(self, relays: Iterable[str]) -> bool:
+        """Return True if all clients, and these relays, have the newest entry."""
+        if not (entries := self._accepted.entries):
+            return True
+        newest = entries[-1]
+        have = [newest.position in self._relay(name).appended for name in relays]
+        return all(have) and all(client.reader.cursor == newest.position for client in self._clients.values())
 
     def status_received(self, number: int, channel: str) -> None:
         """A client received the status of the channel, `up` or `down`, in a welcome or by itself."""
@@ -206,14 +226,25 @@ class Checker:
             client.states.append(State(self._now(), channel, client.connected_to or ""))
 
     def message_received(
-        self, number: int, position: Position, message_id: str, gap: Gap | None = None, *, shown: bool = True
+        self,
+        number: int,
+        position: Position,
+        message_id: str,
+        gap: Gap | None = None,
+        *,
+        shown: bool = True,
+        certain: bool = True,
     ) -> None:
         """A client received a message, with the gap before it; `shown` is False if the client had shown it before."""
         client = self._client(number)
         if client.relay.appended.get(position) != message_id and self._accepted.has(position, message_id):
             self._find("repeated", f"{client.reader.name}: {message_id} at {position} is no entry of its relay")
-        self.findings += client.reader.receive(Received(self._now(), position, message_id, gap, shown))
+        self.findings += client.reader.receive(Received(self._now(), position, message_id, gap, shown, certain))
         client.position = max(client.position or ORIGIN, position)
+
+    def received_again(self, number: int, position: Position) -> None:
+        """A client that has begun anew received a message that it knows, and passed it over."""
+        self._client(number).position = position
 
     def reads(self, number: int, reads: bool) -> None:
         """A client reads what comes from now on, or does not read."""

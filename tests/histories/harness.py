@@ -17,7 +17,7 @@ from hello.channel import Channel
 from hello.client import ClientProtocol, Lost, Opened, Repeated, Shown, StatusChanged
 from hello.hub import Hub
 from hello.lease import Lease
-from hello.message import Gap, Message
+from hello.message import Gap, Message, Position
 from hello.metrics import Metrics
 from hello.relay import relay
 from hello.supervisor import ChannelStatus, follow
@@ -44,19 +44,21 @@ class BareProcess(Process):
 
     def __init__(self, actors: str, instance: str) -> None:
         super().__init__(actors, instance)
+        self.hub: Hub | None = None
         self._to_publish, self._messages = anyio.create_memory_object_stream[Message](1000)
 
     def publish(self, message: Message) -> None:
         self._to_publish.send_nowait(message)
 
     async def run(self, channel: Channel, flags: Mapping[str, str]) -> None:
-        self.hub = Hub(history=int(flags["history"]), instance=self.instance, max_clients=100, metrics=METRICS)
+        hub = Hub(history=int(flags["history"]), instance=self.instance, max_clients=100, metrics=METRICS)
+        self.hub = hub
         lease = Lease(channel, self.instance, ChannelStatus("broadcaster", METRICS))
 
         async def run_relay(*, task_status: TaskStatus[None]) -> None:
-            status = ChannelStatus("relay", METRICS, self.hub.set_channel_up)
-            async with aclosing(follow(channel, lambda: self.hub.head, status)) as batches:
-                await relay(batches, self.hub, metrics=METRICS, task_status=task_status)
+            status = ChannelStatus("relay", METRICS, hub.set_channel_up)
+            async with aclosing(follow(channel, lambda: hub.head, status, hub.feed.set_high_watermark)) as batches:
+                await relay(batches, hub, metrics=METRICS, task_status=task_status)
 
         async def run_broadcaster() -> None:
             async for message in self._messages:
@@ -88,11 +90,12 @@ class BareProcess(Process):
             self.ended.set()
             self._to_publish.close()
             self._messages.close()
-            self.hub.notify_all()
+            hub.notify_all()
 
     @asynccontextmanager
     async def open(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Stream]:
-        start = start_of(QueryParams(urlsplit(path).query), Headers(headers), self.hub.head)
+        assert self.hub is not None
+        start = start_of(QueryParams(urlsplit(path).query), Headers(headers), self.hub.end)
         client = TaskClient(self.hub)
         self.hub.join(client, start)
         try:
@@ -137,6 +140,7 @@ class Client:
         self._protocol = ClientProtocol(last=ALL)
         self._attempts = 0
         self._visit = anyio.CancelScope()
+        self._cut_after_welcome = False
         self._may_connect = anyio.Event()
         self._may_read = anyio.Event()
         self._may_connect.set()
@@ -150,6 +154,25 @@ class Client:
 
     def resume(self) -> None:
         self._may_connect.set()
+
+    def reload(self) -> None:
+        """Begin anew, with all that is kept."""
+        self._protocol = ClientProtocol(last=ALL)
+        self.shown = set()
+        self._checker.reloaded(self._number)
+        self._visit.cancel()
+
+    def refuse_position(self) -> None:
+        """Reconnect to a relay that rejects the position."""
+        if self._protocol.position is not None:
+            self._protocol.reset_position()
+            self._checker.position_refused(self._number)
+        self._visit.cancel()
+
+    def cut_after_welcome(self) -> None:
+        """Reconnect, and lose the connection right after its welcome."""
+        self._cut_after_welcome = True
+        self._visit.cancel()
 
     def lag(self) -> None:
         """Read nothing, until `catch_up`."""
@@ -177,7 +200,6 @@ class Client:
         if after is not None and path == "/events":  # an EventSource repeats its first query beside the header
             query, headers["Last-Event-ID"] = f"last={ALL}", str(after)
         code, ended = None, False
-        self._checker.connecting(self._number, process.instance)
         try:
             async with process.open(f"{path}?{query}", headers) as stream:
                 self._checker.connected(self._number, process.instance, after)
@@ -197,20 +219,29 @@ class Client:
 
     def _receive(self, frame: dict[str, Any]) -> None:
         gap: Gap | None = None
-        for item in self._protocol.receive(frame):
+        certain = True
+        items = self._protocol.receive(frame)
+        if frame["type"] == "message" and not any(isinstance(item, Shown | Repeated) for item in items):
+            self._checker.received_again(self._number, Position.parse(frame["position"]))
+        for item in items:
             match item:
                 case Opened() | StatusChanged():
                     self.channel = item.channel
-                    if isinstance(item, Opened):
-                        self._checker.welcomed(self._number, item.head)
+                    if "start" in frame:
+                        self._checker.started(self._number, Position.parse(frame["start"]))
                     self._checker.status_received(self._number, item.channel)
-                case Lost(after, before) if before is not None:
+                case Lost(after, before, certain) if before is not None:
                     gap = Gap(after, before)
                 case Shown(message, position):
                     self.shown.add(message.id)
-                    self._checker.message_received(self._number, position, message.id, gap)
+                    self._checker.message_received(self._number, position, message.id, gap, certain=certain)
                 case Repeated(position, message_id):
-                    self._checker.message_received(self._number, position, message_id, gap, shown=False)
+                    self._checker.message_received(
+                        self._number, position, message_id, gap, shown=False, certain=certain
+                    )
+        if frame["type"] == "welcome" and self._cut_after_welcome:
+            self._cut_after_welcome = False
+            self._visit.cancel()
 
 
 class Harness:
@@ -276,7 +307,7 @@ class Harness:
         return [each for each in self._all if each[0] not in self._killed and not each[0].ended.is_set()]
 
     def _relays(self) -> list[Process]:
-        return [process for process, _ in self._living if "relay" in process.actors and process.ready.is_set()]
+        return [process for process, _ in self._living if "relay" in process.actors and _serves(process)]
 
     def _chosen(self, process: int | None) -> list[tuple[Process, Connection]]:
         living = self._living
@@ -340,6 +371,19 @@ class Harness:
         self.checker.stopping(process.instance)
         process.terminate()
 
+    def restore_unknown(self) -> None:
+        """The backend is restored, and nobody who publishes knows what it has lost; every relay has read that."""
+        self.backend.restore(known=not self.checker.all_have_everything(process.instance for process in self._relays()))
+
+    def reload(self, client: int) -> None:
+        self.clients[client].reload()
+
+    def refuse_position(self, client: int) -> None:
+        self.clients[client].refuse_position()
+
+    def cut_after_welcome(self, client: int) -> None:
+        self.clients[client].cut_after_welcome()
+
     def leave(self, client: int) -> None:
         self.clients[client].leave()
 
@@ -352,3 +396,8 @@ class Harness:
 
     def catch_up(self, client: int) -> None:
         self.clients[client].catch_up()
+
+
+def _serves(process: Process) -> bool:
+    """Return True if clients can connect, before the process has reached its channel too."""
+    return process.hub is not None if isinstance(process, BareProcess) else "public" in process.apps

@@ -47,7 +47,8 @@ _FAULTS = [
     [Step("hang", (process,)) for process in _PROCESSES],
     [Step("backend.wipe")],
     [Step("backend.save")],
-    [Step("backend.restore")],
+    [Step("backend.restore"), Step("restore_unknown")],
+    [Step(name, (client,)) for name in ("reload", "refuse_position", "cut_after_welcome") for client in range(CLIENTS)],
 ]
 FAULTS = st.one_of(*map(st.sampled_from, _FAULTS))
 

@@ -57,10 +57,10 @@ def received(*entries: Entry, gap: Gap | None = None, shown: bool = True) -> lis
     return [event("message_received", 0, item.position, item.message.id, gap, shown=shown) for item in entries]
 
 
-def connected(relay: str = "a", after: Position | None = None, head: Position | None = None) -> list[Event]:
+def connected(relay: str = "a", after: Position | None = None, start: int = 0) -> list[Event]:
     """Client 0 connects to a relay."""
-    welcome = [event("welcomed", 0, head), event("status_received", 0, "up")]
-    return [event("connecting", 0, relay), event("connected", 0, relay, after), *welcome]
+    welcome = [event("started", 0, at(start)), event("status_received", 0, "up")]
+    return [event("connected", 0, relay, after), *welcome]
 
 
 WIPED, ALL_HEALED, END = event("replaced", frozenset()), event("all_healed"), event("end")
@@ -100,17 +100,16 @@ def test_missing() -> None:
 
 
 def test_first_connection() -> None:
-    """A new client must receive what its relay has; if the relay has nothing, any message may be the first."""
-    had = [SUBSCRIBED, *relayed(*map(entry, range(1, 5))), *connected()]
-    assert kinds(*had, *received(entry(2))) == []
-    assert kinds(*had, *received(entry(3))) == ["missing"]
-    had_nothing = [*connected(), SUBSCRIBED, *relayed(*map(entry, range(1, 6)))]
-    assert kinds(*had_nothing, *received(entry(3))) == []
-    connecting, *rest = connected()
-    assert kinds(SUBSCRIBED, connecting, *relayed(entry(1), entry(2)), *rest, *received(entry(2))) == []
-    without_a_message = [SUBSCRIBED, *relayed(entry(1)), *connected(head=at(1)), BROKEN]
-    assert kinds(*without_a_message, *connected(after=at(1))) == []
+    """A new client must receive what its relay has, and whatever comes after the start that it was sent."""
+    has = [SUBSCRIBED, *relayed(*map(entry, range(1, 5)))]  # 2 to 4
+    assert kinds(*has, *connected(start=1), *received(entry(2))) == []
+    assert kinds(*has, *connected(start=1), *received(entry(3))) == ["missing"]
+    assert kinds(*has, *connected(start=2)) == ["missing"]
+    assert kinds(*connected(), SUBSCRIBED, *relayed(entry(1), entry(2)), *received(entry(2))) == ["missing"]
+    without_a_message = [SUBSCRIBED, *relayed(entry(1)), *connected(), BROKEN]
+    assert kinds(*without_a_message, *connected(after=at(0))) == []
     assert kinds(*without_a_message, *connected()) == ["missing"]
+    assert kinds(*without_a_message, event("position_refused", 0), *connected()) == []
 
 
 def test_repeated() -> None:
@@ -131,7 +130,7 @@ def test_repeated() -> None:
 def test_out_of_order() -> None:
     """The backend accepts, or a client receives, an older message after a newer one."""
     assert kinds(accepted(entry(2)), accepted(entry(1))) == ["out of order"]
-    events = [*connected(), SUBSCRIBED, *relayed(entry(1), entry(2)), *received(entry(2), entry(1))]
+    events = [*connected(start=1), SUBSCRIBED, *relayed(entry(1), entry(2)), *received(entry(2), entry(1))]
     assert kinds(*events) == ["out of order"]
 
 

@@ -22,7 +22,7 @@ KEPT = 500  # entries in the list (list.js)
 FITS = """[document.documentElement, document.querySelector("#messages")]
     .every(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)"""
 NOON = 1_700_049_600_000  # 15 November 2023, 12:00:00 UTC
-WELCOME: dict[str, object] = {"type": "welcome", "relay": "r", "head": None, "channel": "up"}
+WELCOME: dict[str, object] = {"type": "welcome", "relay": "r", "channel": "up", "start": "0-0", "head": None}
 
 
 @contextmanager

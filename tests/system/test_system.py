@@ -309,22 +309,39 @@ async def test_one_leader(system: System, end: Callable[[Process], None], second
     assert "hello_leader 1.0" in (await second.get("/metrics")).body
 
 
-async def test_ready(combination: tuple[str, str], channel: CuttableChannel) -> None:
-    """Without a channel a process is alive and not ready, and can be stopped; with the channel it becomes ready."""
-    channel.cut()
+async def test_start_without_channel(channel: CuttableChannel) -> None:
+    """A process serves without its channel and can be stopped; with the channel it is ready, and sends what is kept."""
+    sent = [await channel.publish(make_message(number)) for number in range(9)]
+    channel.cut(unreachable=False)
     async with anyio.create_task_group() as group:
         system = System(channel, QUICK, group)
-        waiting, stopped = system.launch("broadcaster,relay"), system.launch("relay")
+        waiting, stopped = system.launch("relay"), system.launch("broadcaster,relay")
         await anyio.wait_all_tasks_blocked()
         for process in (waiting, stopped):
             assert (await process.get("/livez")).status == 200
-            assert (await process.get("/readyz")).body == "starting\n"
-            assert "public" not in process.apps
+            assert (await process.get("/readyz")).body.startswith("starting, relay: cut off")
         stopped.terminate()
+        welcome = {"type": "welcome", "relay": waiting.instance, "channel": "down"}
         with anyio.fail_after(LIMIT_SECONDS):
             await stopped.ended.wait()
-            channel.heal()
-            await waiting.ready.wait()
+            async with (
+                waiting.open("/ws?last=3") as recent,
+                waiting.open(f"/events?after={sent[1]}") as resumed,
+                waiting.open(f"/ws?after={sent[-1]}") as caught_up,
+            ):
+                starts = [(recent, sent[5], "test-6"), (resumed, sent[1], "test-2"), (caught_up, sent[8], "test-9")]
+                for stream, _, _ in starts:
+                    assert await stream.receive() == welcome
+                channel.heal()
+                await waiting.ready.wait()
+                await channel.publish(make_message(9))
+                for stream, start, first in starts:
+                    while (frame := await stream.receive())["type"] == "beat":
+                        pass
+                    del frame["since"]
+                    assert frame == {"type": "status", "channel": "up", "start": str(start), "head": str(sent[8])}
+                    assert (await stream.receive())["id"] == first
+                assert resumed.last_event_id == str(sent[2])
         assert (await waiting.get("/readyz")).status == 200
         group.cancel_scope.cancel()
 

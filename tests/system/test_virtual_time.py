@@ -12,7 +12,7 @@ import trio.testing
 
 from hello.channel.memory import MemoryChannel
 from hello.message import Message, Position
-from hello.testing import SHAPES, Client, CuttableChannel, Process, running
+from hello.testing import SHAPES, Client, CuttableChannel, Process, System, running
 
 HOUR = 3600.0
 
@@ -58,6 +58,24 @@ async def test_intervals(shape: str) -> None:
     # Kolmogorov and Smirnov's test: the largest distance from the uniform distribution, at a level of one in a million.
     distance = max(abs((n + 0.5) / len(intervals) - (interval - 1) / 9) for n, interval in enumerate(intervals))
     assert distance < math.sqrt(math.log(2e6) / 2 / len(intervals))
+
+
+@pytest.mark.parametrize("unreachable", [True, False])
+async def test_ready_without_channel(unreachable: bool) -> None:
+    """Where nothing has replied for ten seconds a new process is ready; where the channel refuses, it is not."""
+    channel = CuttableChannel(MemoryChannel(history=10))
+    channel.cut(unreachable=unreachable)
+    async with anyio.create_task_group() as group:
+        process = System(channel, {}, group).launch("broadcaster,relay")
+        with anyio.move_on_after(9.9 if unreachable else HOUR):
+            await process.ready.wait()
+        assert (await process.get("/readyz")).body == "starting, relay: cut off, broadcaster: cut off\n"
+        if not unreachable:
+            channel.heal()
+        with anyio.fail_after(3):
+            await process.ready.wait()
+        assert (await process.get("/readyz")).status == 200
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("end", [Process.terminate, Process.kill], ids=["terminate", "kill"])

@@ -286,7 +286,7 @@ async def served(
 ) -> AsyncIterator[Relay]:
     """Serve a relay over each transport, at one port each."""
     relay = Relay(history=history, max_clients=max_clients, instance=instance)
-    relay.hub.set_channel_up(True)
+    relay.hub.set_loaded()
     app = public_app(relay.hub, allowed_origins=[FRIEND])
     async with AsyncExitStack() as stack:
         for each in transports:
@@ -319,7 +319,7 @@ async def test_frames_have_the_documented_fields(transport: str, monkeypatch: py
     times = [each.pop(field) for each in client.frames for field in ("relayed_at", "since") if field in each]
     common = {"type": "message", "broadcaster": "there", "sent_at": 7, "relay": "here"}
     assert client.frames[:6] == [
-        {"type": "welcome", "relay": "here", "head": "2-0", "channel": "up"},
+        {"type": "welcome", "relay": "here", "channel": "up", "start": "0-0", "head": "2-0"},
         {**common, "position": "2-0", "id": "id-2", "text": 'ÿ"\n\u2028😀'},
         {"type": "gap", "after": "2-0", "before": "4-0"},
         {**common, "position": "4-0", "id": "id-4", "text": "after a loss"},
@@ -336,13 +336,16 @@ async def ends_with(kind: str, *clients: Client) -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["uvloop"], indirect=True)
-@pytest.mark.parametrize(("query", "size"), [("", 125), ("?last=3", 126), ("?after=5-0", 127)])
-async def test_both_websockets_write_the_same_bytes(query: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("query", "start", "size"), [("", "30-0", 125), ("?last=3", "27-0", 126), ("?after=5-0", "5-0", 127)]
+)
+async def test_both_websockets_write_the_same_bytes(query: str, start: str, size: int) -> None:
     """One hub, served by a WebSocketConnection and by a task, sends the same bytes.
 
     The welcome has `size` bytes: from 126 on, a frame has its length in another form.
     """
-    name = "n" * (size - len('{"type":"welcome","relay":"","head":"30-0","channel":"up"}'))
+    welcome = '{"type":"welcome","relay":"","channel":"up","start":"%s","head":"30-0"}' % start
+    name = "n" * (size - len(welcome))
     async with served("websocket", "asgi", history=20, instance=name) as relay:
         relay.publish(*(LONG for _ in range(30)))
         clients = [await relay.open(query, server=number) for number in range(2)]

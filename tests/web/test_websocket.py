@@ -42,6 +42,8 @@ class Relay:
     def __init__(self, send_buffer: int | None, history: int) -> None:
         self.metrics = Metrics()
         self.hub = Hub(history=history, instance="here", max_clients=1000, metrics=self.metrics)
+        self.hub.feed.set_high_watermark(Position(1, 0))
+        self.hub.set_loaded()
         self.listener = listen("127.0.0.1", 0)
         if send_buffer is not None:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
@@ -349,6 +351,7 @@ class Before(asyncio.Protocol):
 async def test_connection_handed_over_full_is_not_written_to() -> None:
     """A transport that is full reported so to its former protocol, and does not report it again."""
     hub = Hub(history=1000, instance="here", max_clients=100, metrics=Metrics())
+    hub.set_loaded()
     ours, theirs = socket.socketpair()
     with theirs:
         ours.setblocking(False)

@@ -1,6 +1,6 @@
 // @ts-check
 // The rules of a client, without I/O: frames of a relay in; messages and gaps to show out. ClientProtocol in
-// hello/client.py is the same in Python.
+// hello/client.py is the same in Python, and says why each rule is as it is.
 
 import { pushBounded } from "./bounded.js";
 
@@ -28,14 +28,15 @@ import { pushBounded } from "./bounded.js";
  * @property {Position} before
  * @property {boolean} certain False if the relay rejected our position, and so cannot know whether messages are lost.
  *
- * @typedef {object} WelcomeFrame
- * @property {"welcome"} type
- * @property {string} relay
+ * @typedef {object} Status
  * @property {ChannelState} channel
  * @property {number | null} since
+ * @property {Position | null} start Where this stream starts; null if the relay has not read its channel yet, or if an
+ * earlier frame had it.
  * @property {Position | null} head The newest position that the relay has; null if its channel is empty.
  *
- * @typedef {{ type: "status", channel: ChannelState, since: number | null }} StatusFrame
+ * @typedef {Status & { type: "welcome", relay: string }} WelcomeFrame
+ * @typedef {Status & { type: "status" }} StatusFrame
  */
 
 export const KEPT_IDS = 500; // message ids that are remembered
@@ -92,9 +93,7 @@ export class ClientProtocol {
 	channel = null;
 	/** @type {number | null} UNIX milliseconds, if the relay reported them. */
 	channelSince = null;
-	/** @type {Position | null} Of the last message received: where the next connection resumes. */
-	position = null;
-	/** @type {Position | null} The newest position at the last welcome. */
+	/** @type {Position | null} The newest position when this connection opened, or its channel came up. */
 	head = null;
 	welcomes = 0;
 	shown = 0; // messages returned by receive()
@@ -102,15 +101,21 @@ export class ClientProtocol {
 	gaps = 0;
 	repeated = 0; // messages received again without being requested again, and dropped
 
-	/** @type {Position | null} The head of the first welcome: messages up to it are history. */
-	#firstHead = null;
+	/** @type {Position | null} Of the last message received. */
+	#newest = null;
+	/** @type {Position | null} Where to resume until there is a first message. */
+	#start = null;
+	#isBehind = true; // until all messages up to the head have come
+	/** @type {Position | null} The first head: messages up to it are history. */
+	#historyEnd = null;
+	/** @type {Position | null} Up to which known messages come again, since recent ones were requested after a reset. */
+	#knownEnd = null;
 	/** @type {string[]} The newest ids that were returned, oldest first. */
 	#ids = [];
 	/** @type {Gap | null} A gap is returned together with the message after it. */
 	#pendingGap = null;
 	/** @type {Position | null} Where a relay refused to resume, until the first new message. */
 	#rejectedPosition = null;
-	#expectsRepeated = false; // known messages arrive again after a reset
 
 	/**
 	 * Takes a parsed JSON frame, and returns what there is to show, oldest first. Frames of unknown types are ignored:
@@ -131,15 +136,20 @@ export class ClientProtocol {
 				this.#receiveWelcome(frame);
 				break;
 			case "status":
-				this.#setChannel(frame);
+				this.#setStatus(frame);
 				break;
 		}
 		return [];
 	}
 
-	/** True if every message up to the head of the last welcome has been received. */
+	/** Where the next connection resumes: after the last message, or where the stream starts; null before any start. */
+	get position() {
+		return this.#newest ?? this.#start;
+	}
+
+	/** True if every message up to the head has been received. */
 	get isCaughtUp() {
-		return this.head === null || !this.head.isAfter(this.position);
+		return !this.#isBehind;
 	}
 
 	/**
@@ -147,26 +157,34 @@ export class ClientProtocol {
 	 * the first of them is known; else receive() returns a gap that is not certain.
 	 */
 	resetPosition() {
-		this.#rejectedPosition = this.position;
-		this.#expectsRepeated = true;
-		this.position = null;
-		this.#firstHead = null;
+		this.#rejectedPosition ??= this.position;
+		this.#newest = null;
+		this.#start = null;
+		this.#historyEnd = null;
 	}
 
 	/** @param {WelcomeFrame} welcome */
 	#receiveWelcome(welcome) {
-		if (this.welcomes === 0) this.#firstHead = welcome.head;
 		this.welcomes += 1;
-		this.head = welcome.head;
 		this.relay = welcome.relay;
+		this.head = null;
+		this.#isBehind = true;
 		this.#pendingGap = null; // this relay reports the gap again, or has the messages that the last relay had not
-		this.#setChannel(welcome);
+		this.#setStatus(welcome);
 	}
 
-	/** @param {WelcomeFrame | StatusFrame} frame */
-	#setChannel({ channel, since }) {
+	/** @param {Status} status */
+	#setStatus({ channel, since, start, head }) {
 		this.channel = channel;
 		this.channelSince = since;
+		if (start === null) return;
+		this.head = head;
+		if (this.position === null) {
+			this.#start = start;
+			if (this.#rejectedPosition === null) this.#historyEnd = head;
+			else this.#knownEnd = head;
+		}
+		this.#isBehind = head !== null && head.isAfter(this.position);
 	}
 
 	/**
@@ -175,27 +193,26 @@ export class ClientProtocol {
 	 */
 	#receiveMessage(frame) {
 		const { id, position } = frame;
-		const isLive = position.isAfter(this.head);
-		if (isLive) this.#expectsRepeated = false;
-		// A message that is not after our position has been shown, or has been reported as lost.
-		if (!position.isAfter(this.position)) {
+		// A message that is not after the newest has been shown, or has been reported as lost.
+		if (!position.isAfter(this.#newest)) {
 			this.repeated += 1;
 			return [];
 		}
-		this.position = position;
+		this.#newest = position;
+		if (this.head !== null && !this.head.isAfter(position)) this.#isBehind = false;
 		const isKnown = this.#ids.includes(id);
 		const gaps = this.#takeGap(position, isKnown);
 		// A channel that had lost its data accepts a known message again, at a new position.
 		if (isKnown) {
-			if (!this.#expectsRepeated) this.repeated += 1;
+			if (position.isAfter(this.#knownEnd)) this.repeated += 1;
 			return gaps;
 		}
 		pushBounded(this.#ids, id, KEPT_IDS);
 		this.shown += 1;
 		/** @type {Delivery} */
 		let delivery = "history";
-		if (isLive) delivery = "live";
-		else if (position.isAfter(this.#firstHead)) delivery = "recovered";
+		if (position.isAfter(this.head)) delivery = "live";
+		else if (position.isAfter(this.#historyEnd)) delivery = "recovered";
 		if (delivery === "recovered") this.recovered += 1;
 		return [...gaps, { ...frame, delivery }];
 	}
@@ -245,24 +262,29 @@ function parseFrame(frame) {
 			return { type: "gap", after: Position.parse(after), before: Position.parse(before), certain: true };
 		}
 		case "welcome": {
-			const { relay, channel, since, head } = frame;
-			check(frame, { relay: isString, channel: isChannelState, since: isOptionalTime });
-			return {
-				type: "welcome",
-				relay,
-				channel,
-				since: since ?? null,
-				head: head === null ? null : Position.parse(head),
-			};
+			check(frame, { relay: isString });
+			return { type: "welcome", relay: frame.relay, ...parseStatus(frame) };
 		}
-		case "status": {
-			const { channel, since } = frame;
-			check(frame, { channel: isChannelState, since: isOptionalTime });
-			return { type: "status", channel, since: since ?? null };
-		}
+		case "status":
+			return { type: "status", ...parseStatus(frame) };
 		default:
 			return null;
 	}
+}
+
+/**
+ * @param {any} frame
+ * @returns {Status}
+ */
+function parseStatus(frame) {
+	const { channel, since = null, start, head = null } = frame;
+	check(frame, { channel: isChannelState, since: isOptionalTime });
+	return {
+		channel,
+		since,
+		start: start === undefined ? null : Position.parse(start),
+		head: head === null ? null : Position.parse(head),
+	};
 }
 
 /**
