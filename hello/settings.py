@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     max_clients: int = Field(
         10_000, description="clients of this process at a time; one more is refused with 503", ge=1, le=MAX_CLIENTS
     )
+    drain_delay: float = _seconds("after a signal, over how long the process is not ready, but serves as before", 0)
     drain_seconds: float = _seconds("over how long clients are closed when the process stops", 10)
     log_format: Literal["text", "json"] | None = Field(
         None, description="text or json; if unset, text on a terminal and json elsewhere"
@@ -168,7 +169,7 @@ class Settings(BaseSettings):
             raise ValueError("give more than 0 seconds")
         return seconds
 
-    @field_validator("drain_seconds")
+    @field_validator("drain_delay", "drain_seconds")
     @classmethod
     def _not_negative(cls, seconds: float) -> float:
         if math.copysign(1, seconds) < 0:

@@ -43,6 +43,7 @@ async def run(
 ) -> None:
     """Run the actors that the settings name until `stop` is set, then drain; started once the process is ready.
 
+    Before the drain it is not ready for `drain_delay`, and serves as before: balancers stop routing to it.
     An error in an actor or a server ends everything and is raised; a lost channel is not an error.
     """
     metrics = Metrics()
@@ -102,6 +103,9 @@ async def run(
 
                 broadcasters.start_soon(start)
                 await stop.wait()
+                if settings.drain_delay:
+                    log.info("not ready any more; the drain begins in %g s", settings.drain_delay)
+                    await anyio.sleep(settings.drain_delay)
                 hub.draining = True
                 broadcasters.cancel_scope.cancel()
             if lease is not None:

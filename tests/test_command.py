@@ -67,9 +67,10 @@ def test_signal_drains(number: signal.Signals) -> None:
         assert all({"time", "level", "logger", "instance", "message"} == line.keys() for line in lines)
 
 
-def test_second_signal() -> None:
-    """A second signal ends the process at once, in the middle of a drain."""
-    with HelloProcess(drain_seconds="3600") as process, ExitStack() as stack:
+@pytest.mark.parametrize("setting", ["drain_seconds", "drain_delay"])
+def test_second_signal(setting: str) -> None:
+    """A second signal ends the process at once, in the middle of a drain, and of the delay before it."""
+    with HelloProcess(**{setting: "3600"}) as process, ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(connect(process.url.replace("http", "ws") + "ws"))
         process.signal(signal.SIGTERM)
@@ -166,7 +167,7 @@ MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a
     ({"text": ""}, ["HELLO_TEXT: "]),
     ({"text": "x" * 4097}, ["HELLO_TEXT: "]),
     ({"text": "two\nlines"}, ["HELLO_TEXT: "]),
-    ({"drain_seconds": "-1"}, ["HELLO_DRAIN_SECONDS: "]),
+    ({"drain_seconds": "-1", "drain_delay": "-1"}, ["HELLO_DRAIN_DELAY: ", "HELLO_DRAIN_SECONDS: "]),
     ({"max_clients": "0"}, ["HELLO_MAX_CLIENTS: "]),
     ({"allowed_origins": "example.com"}, ["HELLO_ALLOWED_ORIGINS: .*http"]),
     ({"allowed_hosts": "http://a"}, ["HELLO_ALLOWED_HOSTS: .*'http://a'"]),

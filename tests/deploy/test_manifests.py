@@ -248,9 +248,10 @@ def test_memory_for_max_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_grace_period(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pod is killed before it has drained; first a relay serves for 5 s more, until no node routes to it."""
     pre_stop = container(name).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    assert pre_stop >= (5 if name == "relay" else 0)
-    drain = settings(name, monkeypatch).drain_seconds
-    needed = pre_stop + drain + RELEASE_SECONDS + CLOSE_SECONDS + GRACE_SECONDS + SLACK_SECONDS
+    found = settings(name, monkeypatch)
+    delay = pre_stop + found.drain_delay
+    assert delay >= (5 if name == "relay" else 0)
+    needed = delay + found.drain_seconds + RELEASE_SECONDS + CLOSE_SECONDS + GRACE_SECONDS + SLACK_SECONDS
     assert needed <= pod(name)["terminationGracePeriodSeconds"]
 
 

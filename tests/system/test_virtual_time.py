@@ -195,3 +195,25 @@ async def test_drain_in_groups(clients: int, seconds: float) -> None:
         assert len(closed_at) == clients
         assert closed_at[-1] - closed_at[0] == pytest.approx(seconds, rel=0.05)
         await relay.ended.wait()
+
+
+@pytest.mark.parametrize("path", ["/ws", "/events"])
+async def test_drain_delay(path: str) -> None:
+    """For HELLO_DRAIN_DELAY after SIGTERM a process is not ready, and serves old and new clients; then it drains."""
+    old, new = Client(), Client()
+    flags = {"interval_max": 2, "drain_delay": 30, "drain_seconds": 0}
+    async with running("combined", RecordingChannel(), **flags) as system, old.open(system.relays[0], path):
+        (process,) = system.processes
+        await old.until_shown(1)
+        process.terminate()
+        terminated_at = anyio.current_time()
+        await anyio.wait_all_tasks_blocked()
+        async with new.open(process, path):
+            await new.until_shown(10)
+            assert anyio.current_time() - terminated_at < 30
+            assert [(await process.get(each)).status for each in ("/readyz", "/livez")] == [503, 200]
+            for client in (old, new):
+                assert await client.until_closed() == (1012 if path == "/ws" else None)
+                assert anyio.current_time() - terminated_at == pytest.approx(30, abs=0.2)
+        assert old.shown == new.shown
+        await process.ended.wait()
