@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from starlette.types import ASGIApp
+from websockets.frames import CloseCode
 
 from hello.client import ClientProtocol, Lost, Opened, Repeated, Shown, StatusChanged
 
@@ -105,6 +106,7 @@ class Client:
         self.gaps: list[dict[str, Any]] = []  # gap frames
         self.channel: str | None = None  # `up` or `down`, as the relay sent it last
         self.repeated = 0  # messages that came again; they were not shown again
+        self.moves = 0  # WebSockets that a relay closed with 1012, service restart
         self._protocol = ClientProtocol(last=ALL)
 
     @asynccontextmanager
@@ -121,7 +123,11 @@ class Client:
 
         Raises Closed if the relay has closed the stream.
         """
-        frame: dict[str, Any] = await self._stream.receive()
+        try:
+            frame: dict[str, Any] = await self._stream.receive()
+        except Closed as closed:
+            self.moves += closed.code == CloseCode.SERVICE_RESTART
+            raise
         for item in self._protocol.receive(frame):
             match item:
                 case Shown():

@@ -14,5 +14,5 @@ With `--json` a line is one of these objects; `message` and `status` are the rel
                 where nothing has followed
     repeated    position, id: this message came again, and is not shown
     status      channel, since
-    tally       the last line, see `tally.Summary`
+    tally       the last line, see `tally.Tally`
 """

@@ -97,8 +97,8 @@ def _words(event: Event | Tally, at: int) -> str:
         case Tally(delay_median=median, delay_worst=worst):
             return (
                 f"tally: {_count(event.shown, 'message')} shown, {event.recovered} of them recovered;"
-                f" {_count(event.lost, 'gap')}, {event.repeated} repeated, {_count(event.reconnects, 'reconnect')};"
-                f" longest silence {event.longest_silence:.1f} s"
+                f" {_count(event.lost, 'gap')}, {event.repeated} repeated, {_count(event.moves, 'move')},"
+                f" {_count(event.reconnects, 'reconnect')}; longest silence {event.longest_silence:.1f} s"
             ) + ("" if worst is None else f"; delay {median} ms (median), {worst} ms (worst)")
 
 

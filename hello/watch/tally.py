@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from hello.client import Lost, Opened, Repeated, Shown
+from hello.watch.connection import Disconnected
 
 KEPT_DELAYS = 1000  # the newest, for the median
 KEPT_GAPS = 100  # the newest that are listed; all are counted
@@ -19,7 +20,8 @@ class Tally:
     lost: int = 0  # gaps
     gaps: deque[Lost] = field(default_factory=lambda: deque(maxlen=KEPT_GAPS))  # the newest
     repeated: int = 0  # messages that came again; always 0 unless something is broken
-    reconnects: int = 0
+    moves: int = 0  # connections that a relay closed with 1012, service restart: one in a rollout
+    reconnects: int = 0  # for whatever reason
     complete: bool = False  # connected at the end, and had received what it had missed
     longest_silence: float = 0.0  # seconds between two messages shown, from the first connection, or until the end
     delay_median: int | None = None  # milliseconds from sent_at to our clock, of the newest live messages
@@ -46,6 +48,8 @@ class Tally:
                 self.gaps.append(item)
             case Repeated():
                 self.repeated += 1
+            case Disconnected("moved"):
+                self.moves += 1
 
     def end(self, *, now: float, complete: bool) -> None:
         """Set what is known only at the end; `complete` is the protocol's."""

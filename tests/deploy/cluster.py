@@ -1,9 +1,9 @@
 """Proves on a real cluster that clients miss nothing: `python -m tests.deploy.cluster CONTEXT URL`.
 
 While clients (`hello watch`) are connected, it switches the shape and restarts, evicts, deletes and scales pods. Exit
-code 0: every client showed each message that Redis accepted meanwhile, once and in order. The shape `split` has to be
-deployed, and is deployed again at the end; nothing outside the namespace changes. The URL has to outlive each pod: a
-NodePort does, a port-forward does not.
+code 0: every client showed each message that Redis accepted meanwhile, once and in order, and each restart moved each
+client once. The shape `split` has to be deployed, and is deployed again at the end; nothing outside the namespace
+changes. The URL has to outlive each pod: a NodePort does, a port-forward does not.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,9 @@ CLIENTS = 40  # each is a Python process of 40 MB
 ROLLOUT = "180s"  # with time to pull an image
 SECONDS = 120.0  # for anything else: a pod stops within 45 s, and a message comes within 10 s
 POLL_SECONDS = 0.5
+SPREAD_SECONDS = 8  # between the first and the last new relay: the condition of one move (deploy/README.md)
 OVERLAYS = Path(__file__).parents[2] / "kustomize" / "overlays"
+COMPONENT = "app.kubernetes.io/component"
 WORKLOADS = ("statefulset/redis", "deployment/broadcaster", "deployment/relay")
 
 
@@ -67,6 +70,13 @@ class Cluster:
         output = self.kubectl("exec", "redis-0", "--", "redis-cli", "-e", "--json", "XRANGE", "hello", "-", "+")
         return [Position.parse(entry[0]) for entry in json.loads(output)]
 
+    def spread(self) -> float:
+        """Seconds between the moments at which the first and the last relay became ready."""
+        pods = [pod for pod in self._list("pods") if pod["metadata"]["labels"].get(COMPONENT) == "relay"]
+        ready = [each for pod in pods for each in pod["status"]["conditions"] if each["type"] == "Ready"]
+        times = [datetime.fromisoformat(each["lastTransitionTime"]) for each in ready]
+        return (max(times) - min(times)).total_seconds()
+
     def _is_settled(self) -> bool:
         pods = self._list("pods")
         wanted = sum(workload["spec"]["replicas"] for workload in self._list("deployments,statefulsets"))
@@ -108,6 +118,10 @@ class Client:
     def shown(self) -> list[Position]:
         return [Position.parse(message["position"]) for message in self.lines("message")]
 
+    def moves(self) -> int:
+        """How often a relay has closed its connection for a restart."""
+        return sum(line["state"] == "moved" for line in self.lines("connection"))
+
     def head(self) -> Position | None:
         """The relay's head when the client first connected; None until then."""
         opened = [line["head"] for line in self.lines("connection") if line["state"] == "open"]
@@ -119,8 +133,12 @@ class Client:
         return self._process.wait(timeout=SECONDS)
 
 
-def disturb(cluster: Cluster) -> None:
-    """Do everything that may happen to pods, one step after the other, from split to combined and back."""
+def disturb(cluster: Cluster, clients: Sequence[Client]) -> list[str]:
+    """Do everything that may happen to pods, one step after the other, from split to combined and back.
+
+    Returns the restarts that moved a client more than once, each in a line.
+    """
+    findings = []
 
     def step(what: str, *words: str | Path) -> None:
         log(what)
@@ -133,13 +151,29 @@ def disturb(cluster: Cluster) -> None:
             do(pod)
             cluster.settle()
 
+    def restart(what: str, *workloads: str) -> None:
+        before = [client.moves() for client in clients]
+
+        def moves() -> list[int]:
+            return [client.moves() - count for client, count in zip(clients, before, strict=True)]
+
+        step(what, "rollout", "restart", *workloads)
+        wait_until(lambda: min(moves()) > 0, f"some clients were not moved: {what}")
+        total, spread = sum(moves()), cluster.spread()
+        line = f"{what}: {total} moves of {len(clients)} clients; the relays became ready within {spread:g} s"
+        log(line)
+        if total > len(clients) and spread <= SPREAD_SECONDS:
+            findings.append(line)
+
     for shape in ("combined", "split"):
         step(f"switch to {shape}", "apply", "-k", OVERLAYS / shape)
-        step("restart everything", "rollout", "restart", *WORKLOADS)
+        restart("restart everything", *WORKLOADS)
         each_pod("evict", cluster.evict)
         each_pod("delete", lambda pod: cluster.kubectl("delete", "pod", pod))
-        step("scale to 3 relays", "scale", "deployment/relay", "--replicas=3")
+        step("scale to 4 relays", "scale", "deployment/relay", "--replicas=4")
+        restart("restart 4 relays", "deployment/relay")
     step("scale back", "apply", "-k", OVERLAYS / "split")
+    return findings
 
 
 def difference(shown: Sequence[Position], accepted: Iterable[Position], head: Position) -> str:
@@ -173,7 +207,7 @@ def run(context: str, url: str, clients: int = CLIENTS) -> int:
         watching = [stack.enter_context(Client(url, Path(directory) / f"{n}.jsonl")) for n in range(clients)]
         wait_until(lambda: all(client.head() for client in watching), f"some clients did not connect to {url}")
         log(f"{clients} clients are connected")
-        disturb(cluster)
+        moved_twice = disturb(cluster, watching)
         newest = cluster.accepted()[-1:]
         wait_until(lambda: all(client.shown()[-1:] > newest for client in watching), "some clients receive no message")
         codes = [client.end() for client in watching]
@@ -185,10 +219,13 @@ def run(context: str, url: str, clients: int = CLIENTS) -> int:
             log(f"client {number} ended with {code}: {text or tallies[number]}")
     log(
         f"{clients} clients: {min(tally['shown'] for tally in tallies)} messages or more each;"
-        f" at most {max(tally['reconnects'] for tally in tallies)} reconnects;"
+        f" at most {max(tally['moves'] for tally in tallies)} moves and"
+        f" {max(tally['reconnects'] for tally in tallies)} reconnects;"
         f" the longest silence {max(tally['longest_silence'] for tally in tallies)} s"
     )
-    return 1 if any(codes) or any(found) else 0
+    for line in moved_twice:
+        log(f"a client was moved more than once: {line}")
+    return 1 if any(codes) or any(found) or moved_twice else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

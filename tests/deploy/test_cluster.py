@@ -3,18 +3,22 @@
 import json
 import shlex
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hello.message import ORIGIN, Position
-from tests.deploy.cluster import difference, is_ready, main
+from tests.deploy.cluster import difference, is_ready, main, wait_until
 from tests.processes import HelloProcess
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
-POD = {"metadata": {"name": "redis-0"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+READY = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+LABELS = {"app.kubernetes.io/component": "relay"}
+POD = {"metadata": {"name": "relay-1", "labels": LABELS}, "status": {"conditions": [READY]}}
 # Prints the stream as `redis-cli --json` does. If the file `lost` exists, it adds an entry that no client received.
 XRANGE = """
 import json, pathlib, redis, sys
@@ -29,13 +33,18 @@ print(json.dumps(entries))
 
 
 class Kubectl:
-    """A kubectl on the PATH that records its calls; the first eviction fails, as by a disruption budget."""
+    """A kubectl on the PATH that records its calls; the first eviction fails, as by a disruption budget.
+
+    A restart creates the file `restart`, and waits until it is removed.
+    """
 
     def __init__(self, directory: Path, redis_url: str) -> None:
         self._calls = directory / "calls"
         self.lost = directory / "lost"
+        self.restart = directory / "restart"
         program = directory / "bin" / "kubectl"
         program.parent.mkdir()
+        restart = shlex.quote(str(self.restart))
         rejected = shlex.quote(str(directory / "rejected"))
         xrange = shlex.join([sys.executable, "-W", "ignore", "-c", XRANGE, redis_url, str(self.lost)])
         workload = {"spec": {"replicas": 1}}
@@ -45,6 +54,7 @@ class Kubectl:
             case "$*" in
               *" get pods "*) echo {shlex.quote(json.dumps({"items": [POD]}))} ;;
               *" get deployments,"*) echo {shlex.quote(json.dumps({"items": [workload]}))} ;;
+              *" rollout restart "*) touch {restart}; while [ -e {restart} ]; do sleep 0.05; done ;;
               *" XRANGE "*) exec {xrange} ;;
               *" create "*) [ -e {rejected} ] || {{ touch {rejected}; exit 1; }} ;;
             esac
@@ -68,27 +78,44 @@ def kubectl(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.Monke
     return fake
 
 
-def prove(redis_server: RedisServer) -> int:
+def prove(kubectl: Kubectl, redis_server: RedisServer, moves: int = 1) -> int:
+    """Run the proof, in which a restart restarts the one relay; the first one moves each client so often."""
     settings = {"channel": redis_server.url, "interval_min": "0.1", "interval_max": "0.1"}
-    with HelloProcess(**settings) as hello:
-        return main(["a-context", hello.url, "--clients", "2"])
+    with HelloProcess(**settings) as hello, ThreadPoolExecutor() as pool:
+        proof = pool.submit(main, ["a-context", hello.url, "--clients", "2"])
+        while not proof.done():
+            if kubectl.restart.exists():
+                for _ in range(moves):
+                    wait_until(lambda: hello.metrics()["hello_clients"] == 2, "the clients are not connected")
+                    hello.terminate()
+                    hello.start()
+                kubectl.restart.unlink()
+                moves = 1
+            time.sleep(0.05)  # the proof gives no event to wait for
+        return proof.result()
 
 
 def test_nothing_missed(kubectl: Kubectl, redis_server: RedisServer) -> None:
-    """The proof succeeds if the clients received every message, after it has done every step."""
-    assert prove(redis_server) == 0
+    """The proof succeeds if the clients received every message and were moved once, after it has done every step."""
+    assert prove(kubectl, redis_server) == 0
     done = [call.partition(" ")[0] for call in kubectl.calls()]
     assert done.count("apply") == 3
     assert done.count("create") == 3  # evictions, one of which failed
     assert done.count("delete") == done.count("scale") == 2
-    assert any(call.startswith("rollout restart") for call in kubectl.calls())
+    assert sum(call.startswith("rollout restart") for call in kubectl.calls()) == 4
 
 
 def test_missed_message(kubectl: Kubectl, redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
     """The proof fails if Redis has a message that no client received."""
     kubectl.lost.touch()
-    assert prove(redis_server) == 1
+    assert prove(kubectl, redis_server) == 1
     assert capsys.readouterr().out.count("missing: ") == 2
+
+
+def test_moved_twice(kubectl: Kubectl, redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """The proof fails if one restart moved the clients twice."""
+    assert prove(kubectl, redis_server, moves=2) == 1
+    assert capsys.readouterr().out.count("more than once: ") == 1
 
 
 ONE, TWO, THREE = (Position(1, number) for number in (1, 2, 3))

@@ -9,12 +9,18 @@ from typing import Any
 import anyio
 import pytest
 import trio.testing
+import yaml
 
 from hello.channel.memory import MemoryChannel
+from hello.client import backoff_delay
 from hello.message import Message, Position
 from hello.testing import SHAPES, Client, CuttableChannel, Process, System, running
+from tests.deploy.cluster import SPREAD_SECONDS
+from tests.faults.rollout import roll_out
+from tests.readmes import ROOT
 
 HOUR = 3600.0
+ROUTES_SECONDS = 2.0  # at most, until no node routes to a relay that terminates
 
 
 @pytest.fixture
@@ -217,3 +223,58 @@ async def test_drain_delay(path: str) -> None:
                 assert anyio.current_time() - terminated_at == pytest.approx(30, abs=0.2)
         assert old.shown == new.shown
         await process.ended.wait()
+
+
+def deployment(file: str) -> dict[str, Any]:
+    """Return the spec of the Deployment in a file of kustomize/base."""
+    documents = yaml.safe_load_all((ROOT / "kustomize" / "base" / file).read_text())
+    return next(each["spec"] for each in documents if each["kind"] == "Deployment")
+
+
+@pytest.mark.parametrize("relays", [2, 4])
+async def test_one_move_per_rollout(relays: int) -> None:
+    """Each client is moved once, where all new relays become available within SPREAD_SECONDS of each other.
+
+    A new connection goes to any ready relay, except for one that has been terminating for ROUTES_SECONDS.
+    """
+    random.seed(relays)
+    surge = deployment("pod.yaml")["strategy"]["rollingUpdate"]["maxSurge"]
+    (container,) = deployment("relay.yaml")["template"]["spec"]["containers"]
+    delay = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    start_seconds = iter([5 + n * (SPREAD_SECONDS - 0.1) / (relays - 1) for n in range(relays)])
+    channel, clients = RecordingChannel(), [Client() for _ in range(20)]
+
+    async with running("split", channel, interval_max=2) as system, anyio.create_task_group() as group:
+        while len(system.relays) < relays:
+            await system.start("relay")
+        routed = system.relays
+
+        async def follow(client: Client) -> None:
+            while True:
+                async with client.open(random.choice(routed)):
+                    await client.until_closed()
+                await anyio.sleep(backoff_delay("moved", 1, random.random()))
+
+        async def start(actors: str) -> Process:
+            await anyio.sleep(next(start_seconds))
+            routed.append(await system.start(actors))
+            return routed[-1]
+
+        async def end(relay: Process) -> None:
+            await anyio.sleep(ROUTES_SECONDS)
+            routed.remove(relay)
+            await anyio.sleep(delay - ROUTES_SECONDS)
+            relay.terminate()
+            await relay.ended.wait()
+
+        for client in clients:
+            group.start_soon(follow, client)
+        await anyio.sleep(10)
+        old = dict.fromkeys(routed, "relay")
+        await roll_out(old, [*old.values()], start=start, end=end, surge=relays if surge == "100%" else surge)
+        await anyio.sleep(10)
+        group.cancel_scope.cancel()
+    assert {client.moves for client in clients} == {1}
+    for client in clients:
+        assert [message["id"] for message in client.shown] == list(channel.accepted)[: len(client.shown)]
+        assert len(channel.accepted) - len(client.shown) <= 1

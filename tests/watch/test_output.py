@@ -54,8 +54,8 @@ def test_local_time_has_the_date_unless_it_is_today() -> None:
 CONNECTION = {"type": "connection", "at": NOON + 12}
 STATUS = {"type": "status", "channel": "down", "since": NOON}
 GAP = {"type": "gap", "after": "1-0", "before": "5-0", "certain": True}
-TALLY = {"type": "tally", "shown": 0, "recovered": 0, "lost": 1, "gaps": [GAP], "repeated": 0, "reconnects": 0}
-TALLY |= {"complete": False, "longest_silence": 0.0, "delay_median": None, "delay_worst": None}
+TALLY = {"type": "tally", "shown": 0, "recovered": 0, "lost": 1, "gaps": [GAP], "repeated": 0, "moves": 0}
+TALLY |= {"reconnects": 0, "complete": False, "longest_silence": 0.0, "delay_median": None, "delay_worst": None}
 
 
 def tally() -> Tally:
@@ -96,7 +96,7 @@ def tally() -> Tally:
             r"lost: why; trying again in 0\.5 s",
             {"state": "lost", "detail": "why", "attempt": 2, "retry_in": 0.456},
         ),
-        (tally(), r"tally: 0 messages shown, .+; 1 gap, 0 repeated, 0 reconnects; longest silence 0\.0 s", TALLY),
+        (tally(), r"tally: 0 .+; 1 gap, 0 repeated, 0 moves, 0 reconnects; longest silence 0\.0 s", TALLY),
     ],
 )
 def test_lines(event: Event | Tally, words: str, fields: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def test_lines(event: Event | Tally, words: str, fields: dict[str, Any]) -> None
 def test_the_readmes_lines_are_such_lines() -> None:
     """But for their numbers."""
     named = {"broadcaster": "broadcaster-1", "relay": "relay-1"}
-    counted = Tally(shown=3, reconnects=1, delay_median=4, delay_worst=4)
+    counted = Tally(shown=3, moves=1, reconnects=1, delay_median=4, delay_worst=4)
     moved = Disconnected("moved", "closed with 1012 (service restart)", 1, 0.4)
     recovered = shown(**named)._replace(came="recovered")
     opened = (Connecting("ws://127.0.0.1:8000/ws"), Opened("relay-1", None, "up"), Resumed(1))

@@ -2,6 +2,7 @@
 
 from hello.client import ClientProtocol, Lost
 from hello.message import Position
+from hello.watch.connection import Disconnected
 from hello.watch.tally import Tally
 from tests.client_histories import BEAT, DISCONNECTED, NOON, Frame, gap, message, play, welcome
 
@@ -15,11 +16,15 @@ def count(tally: Tally, protocol: ClientProtocol, *steps: Frame | str, now: floa
 
 
 def test_counts_are_those_of_the_items() -> None:
+    """Of the connections that end, those are moves that the relay closes for its restart."""
     tally, protocol = Tally(), ClientProtocol()
+    for reason in ("moved", "lost", "slow", "moved"):
+        tally.add(Disconnected(reason, "why", 1, 0.1), now=0.0, at=NOON)
     count(tally, protocol, welcome("1-0"), message("1-0", "a"), message("2-0", "b"), DISCONNECTED)
     count(tally, protocol, welcome("4-0"), gap("2-0", "4-0"), message("4-0", "c"), message("4-0", "c"))
     tally.end(now=0.0, complete=True)
-    assert (tally.shown, tally.recovered, tally.lost, tally.repeated, tally.reconnects) == (3, 1, 1, 1, 1)
+    assert (tally.shown, tally.recovered, tally.lost, tally.repeated) == (3, 1, 1, 1)
+    assert (tally.reconnects, tally.moves) == (1, 2)
     assert list(tally.gaps) == [LOST]
     assert tally.complete
 
