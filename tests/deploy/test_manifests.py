@@ -148,7 +148,10 @@ def test_selectors(name: str) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_settings(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program accepts each pod's environment; one broadcaster runs, and a relay in each pod of the Service."""
+    """The program accepts each pod's environment; one broadcaster runs, and a relay in each pod of the Service.
+
+    The channel's name has one address for ever: of a headless Service resolvers cache the address, or its absence.
+    """
     broadcasters = 0
     for name in OURS:
         found = settings(name, monkeypatch, shape)
@@ -157,7 +160,10 @@ def test_settings(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.instance == f"{name}-1"
         assert (found.port, found.ops_port) == (ports("relay")["http"], ports(name)["ops"])
         channel = urlsplit(found.channel)
-        assert channel.port in [port["port"] for port in spec(f"Service/{channel.hostname}")["ports"]]
+        service = spec(f"Service/{channel.hostname}")
+        assert "clusterIP" not in service
+        assert service["selector"] == labels("redis")
+        assert channel.port in [port["port"] for port in service["ports"]]
     assert broadcasters == 1
 
 
@@ -311,7 +317,8 @@ def test_redis_storage() -> None:
     assert container("redis")["command"] == ["redis-server", f"{mounts['config']}/redis.conf"]
     assert f"\ndir {mounts['data']}\n" in config()
     assert pod("redis")["securityContext"]["fsGroup"] == pod("redis")["securityContext"]["runAsGroup"]
-    assert spec("Service/redis")["publishNotReadyAddresses"] is True  # a resolver caches that a name does not exist
+    for service in ("redis", "redis-client"):
+        assert spec(f"Service/{service}")["publishNotReadyAddresses"] is True  # hello retries, and logs Redis's reason
 
 
 def test_password() -> None:
