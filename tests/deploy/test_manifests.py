@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -118,7 +119,8 @@ def test_immutable_fields() -> None:
     """Kubernetes rejects a change of these fields: with other values here, no installation could apply an update."""
     component = {name: {"app.kubernetes.io/name": "hello", "app.kubernetes.io/component": name} for name in OURS}
     for name, selector in (component | {"redis": {"app.kubernetes.io/name": "redis"}}).items():
-        assert spec(name)["selector"] == {"matchLabels": selector} == {"matchLabels": labels(name)}
+        assert spec(name)["selector"] == {"matchLabels": selector}
+        assert labels(name).items() >= selector.items()
     assert spec("redis")["serviceName"] == "redis"
     assert "podManagementPolicy" not in spec("redis")
     (claim,) = spec("redis")["volumeClaimTemplates"]
@@ -127,16 +129,27 @@ def test_immutable_fields() -> None:
     assert (spec("Service/redis")["clusterIP"], spec("Service/hello").get("clusterIP")) == ("None", None)
 
 
+def test_labels() -> None:
+    """One label selects all objects and all pods; our workloads and their pods have the program's version."""
+    workloads = [spec(name)["template"] for name in WORKLOADS]
+    for each in (*render().values(), *workloads):
+        assert each["metadata"]["labels"]["app.kubernetes.io/part-of"] == "hello"
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for name in OURS:
+        for each in (render()[f"Deployment/{name}"], spec(name)["template"]):
+            assert each["metadata"]["labels"]["app.kubernetes.io/version"] == version
+
+
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_selectors(name: str) -> None:
-    """Whatever selects the pods selects them by all their labels; the ports of their Service exist."""
-    of_pods = {"matchLabels": labels(name)}
+    """Whatever selects the pods does it as their workload does; the ports of their Service exist."""
+    of_pods = spec(name)["selector"]
     budget = {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": of_pods}
     assert spec(f"PodDisruptionBudget/{name}") == budget
     assert f"ServiceAccount/{pod(name)['serviceAccountName']}" == f"ServiceAccount/{name}" in render()
     if name != "broadcaster":
         service = spec("Service/hello" if name == "relay" else "Service/redis")
-        assert service["selector"] == labels(name)
+        assert service["selector"] == of_pods["matchLabels"]
         assert {port["targetPort"] for port in service["ports"]} <= ports(name).keys()
     if name == "relay":  # relays prefer different nodes, and all start on a single one
         (spread,) = pod(name)["topologySpreadConstraints"]
@@ -162,7 +175,7 @@ def test_settings(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
         channel = urlsplit(found.channel)
         service = spec(f"Service/{channel.hostname}")
         assert "clusterIP" not in service
-        assert service["selector"] == labels("redis")
+        assert service["selector"] == spec("redis")["selector"]["matchLabels"]
         assert channel.port in [port["port"] for port in service["ports"]]
     assert broadcasters == 1
 
