@@ -30,6 +30,7 @@ FRESH: Cluster = {
     "json": "compact",  # the layout of `image ls --format json`: compact, indented or without_ids
     "images": {},  # name: id
     "objects": [],  # the workloads that run
+    "redis_pod": "",  # its name, and whether it is ready: `redis-0 True`
     "secret": "",  # the input of `kubectl create`
     "image_annotation": "",  # of the namespace
     "rollout_works": True,
@@ -92,6 +93,10 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
             cluster["image_annotation"] = annotation.partition("=")[2]
         case ["get", "deployments,statefulsets", *_]:
             print("\n".join(cluster["objects"]))
+        case ["get", "pod", "redis-0", *_]:
+            print(cluster["redis_pod"])
+        case ["delete", "pod", "redis-0", *_]:
+            cluster["redis_pod"] = ""
         case ["get", "secret", *_]:
             print("secret/redis-password" if cluster["secret"] else "")
         case ["create", *_]:

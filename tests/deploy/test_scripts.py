@@ -332,6 +332,16 @@ def test_deploy_again(fields: Cluster, words: list[str], restarts: list[str], de
     assert calls[calls.index("apply -k") + 1] == ("rollout restart" if restarts else "rollout status")
 
 
+@pytest.mark.parametrize("pod", ["redis-0 True", "redis-0 False", "redis-0 "])
+def test_redis_not_ready(pod: str, deployed: Deployment) -> None:
+    """deploy.sh deletes a pod of Redis that is not ready: its StatefulSet would never replace it by a corrected one."""
+    deployed.change(redis_pod=pod)
+    deployed.run("deploy.sh")
+    calls = [" ".join(call.split()[1:4]) for call in deployed.calls("kubectl")]
+    deleted = [] if pod == "redis-0 True" else ["delete pod redis-0"]
+    assert [call for call in calls if call.startswith(("apply -k", "delete"))][1:] == deleted
+
+
 def test_image_built_before(deployed: Deployment) -> None:
     """deploy.sh also notices an image that build-images.sh has built."""
     deployed.change(source="second")
