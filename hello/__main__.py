@@ -88,7 +88,9 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(_watch_signals, stop)
-        async with open_channel(settings.channel, history=settings.history, password=settings.password) as channel:
+        async with open_channel(
+            settings.channel, history=settings.history, password=settings.password, stream=settings.stream
+        ) as channel:
             _tune_gc()
             await run(settings, channel, serve=serve_at, stop=stop)
         group.cancel_scope.cancel()

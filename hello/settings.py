@@ -20,12 +20,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from hello.channel import SCHEMES
+from hello.channel import DEFAULT_STREAM, SCHEMES
 
 PREFIX = "HELLO_"
 ActorName = Literal["broadcaster", "relay"]  # each has its row in `system.run`, and nothing else names them all
 ACTORS: tuple[ActorName, ...] = get_args(ActorName)
 MAX_HISTORY = 1_000_000  # entries; some 2 GB in each relay
+MAX_STREAM = 128  # characters of its name: a namespace and a release of Kubernetes have 63 at most, each
 MAX_CLIENTS = 1_000_000  # more than one process can hold file descriptors for
 MAX_SECONDS = 86_400.0  # a day between two messages, or for a drain, is a mistyped number
 
@@ -34,6 +35,7 @@ _SERVICE_LINK = re.compile(r"HELLO_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]
 _INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _DATABASE = re.compile(r"/?|/[0-9]{1,9}")
+_STREAM = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_STREAM}}}")  # braces mark the part of a key that Redis Cluster hashes
 _HOST = r"([a-z0-9._-]+|\[[0-9a-f:.]+\])"
 _ORIGIN = re.compile(rf"https?://{_HOST}(:[0-9]{{1,5}})?")
 
@@ -70,6 +72,10 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="password for Redis, kept out of its URL; empty means none; never logged, but as a flag it is"
         " visible in `ps`: give the variable",
+    )
+    stream: str = Field(
+        DEFAULT_STREAM,
+        description="the stream in Redis, which also names its keys and the mirrored channel: one for each deployment",
     )
     text: str = Field("Hello world", description="the text of the messages, 1 to 4096 characters", max_length=4096)
     broadcaster: str = Field(
@@ -145,6 +151,13 @@ class Settings(BaseSettings):
         if parts.scheme != "memory" and not _DATABASE.fullmatch(database):
             raise ValueError("a database is a number, as in redis://HOST:PORT/3")
         return url
+
+    @field_validator("stream")
+    @classmethod
+    def _stream_name(cls, name: str) -> str:
+        if not _STREAM.fullmatch(name):
+            raise ValueError(f"give 1 to {MAX_STREAM} letters of ASCII, digits, and any of - _ . :")
+        return name
 
     @field_validator("text", "instance")
     @classmethod

@@ -17,6 +17,7 @@ from redis import Redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from hello.channel.redis import Keys
 from hello.settings import ConfigError, Settings, load
 from tests.processes import HelloProcess, free_ports
 from tests.redis_server import RedisServer
@@ -85,6 +86,26 @@ def test_broadcaster_alone(redis_server: RedisServer) -> None:
         assert process.status("/livez") == 200
         with pytest.raises(OSError, match="refused"):
             process.page()
+
+
+def test_two_deployments(redis_server: RedisServer) -> None:
+    """Two deployments with streams of their own on one Redis both publish, and neither shows the other's messages."""
+    settings = {"channel": redis_server.url, "interval_min": "0.05", "interval_max": "0.1"}
+    streams = ("hello", "team-1:a.b_c")
+    with ExitStack() as stack:
+        raw = stack.enter_context(Redis.from_url(redis_server.url, decode_responses=True))
+        subscribers = [raw.pubsub(ignore_subscribe_messages=True) for _ in streams]
+        for name, subscriber in zip(streams, subscribers, strict=True):
+            subscriber.subscribe(name)
+        processes = [stack.enter_context(HelloProcess(stream=name, text=name, **settings)) for name in streams]
+        for name, process, subscriber in zip(streams, processes, subscribers, strict=True):
+            with connect(process.url.replace("http", "ws") + "ws?last=5") as websocket:
+                frames = [json.loads(websocket.recv(timeout=10)) for _ in range(5)]
+                assert {frame["text"] for frame in frames if frame["type"] == "message"} == {name}
+            mirrored = [subscriber.get_message(timeout=10) for _ in range(5)]
+            assert {json.loads(message["data"])["text"] for message in mirrored if message} == {name}
+            subscriber.close()
+        assert set(raw.keys("*")) == {key for name in streams for key in Keys.of(name)}
 
 
 def test_start_without_redis(redis_server: RedisServer) -> None:
@@ -175,6 +196,7 @@ MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a
     ({"log_format": "xml"}, ["HELLO_LOG_FORMAT: "]),
     ({"port_ops": "9"}, ["HELLO_PORT_OPS: "]),
     ({"chanel": "memory://"}, ["HELLO_CHANEL: .*HELLO_CHANNEL"]),
+    *(({"stream": name}, ["HELLO_STREAM: .*letters"]) for name in ("", "{a}", "a b", "é", "a\n", "x" * 129)),
     ({"foo": "1", "history": "x"}, ["HELLO_FOO: (?!.*HELLO_)", "HELLO_HISTORY: "]),
 )
 

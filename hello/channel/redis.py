@@ -1,6 +1,6 @@
 """The channel in Redis: a stream that is trimmed exactly, and a script that publishes. No other file imports redis.
 
-The keys, all in one hash slot of a Redis Cluster:
+The keys of the stream `hello`, all in one hash slot of a Redis Cluster:
 
     hello                     the stream: one entry per message, the source of truth
     {hello}:ids               a hash: the position of each message id in the stream
@@ -8,6 +8,7 @@ The keys, all in one hash slot of a Redis Cluster:
     {hello}:high_watermark    the highest position that any process has published or read
 
 Each publish is also sent to the Redis channel `hello`, for `redis-cli SUBSCRIBE hello`; nothing here depends on that.
+A stream of another name has that name in all of these, so that channels with different streams do not share anything.
 
 Everything that the client library would retry or restore by itself is switched off: a command that is silently repeated
 duplicates or loses a message. The caller sees every loss, as ChannelLost.
@@ -23,7 +24,7 @@ from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -40,11 +41,6 @@ from hello.message import MAX_SAFE_INTEGER, ORIGIN, Entry, Message, Position
 XreadReply = list[tuple[str, list[tuple[str, list[str]]]]]  # stream, then its rows: a position, then names and values
 
 log = logging.getLogger(__name__)
-
-STREAM = "hello"
-IDS = "{hello}:ids"
-LEADER = "{hello}:leader"
-HIGH_WATERMARK = "{hello}:high_watermark"
 
 REPLY_SECONDS = 4.0  # without a byte of a reply the server counts as gone: clients are notified within 6 s
 RESOLVE_SECONDS = 1.0  # for the name of a server that did not reply: to resolve it takes a cluster some milliseconds
@@ -68,14 +64,27 @@ ACQUIRE = _script("high_watermark", "acquire")
 RELEASE = _script("release")
 
 
+class Keys(NamedTuple):
+    """The keys of one stream."""
+
+    stream: str
+    high_watermark: str
+    ids: str
+    leader: str
+
+    @classmethod
+    def of(cls, stream: str) -> "Keys":
+        return cls(stream, f"{{{stream}}}:high_watermark", f"{{{stream}}}:ids", f"{{{stream}}}:leader")
+
+
 @asynccontextmanager
-async def open_redis(url: str, *, history: int, password: str | None) -> AsyncIterator["RedisChannel"]:
+async def open_redis(url: str, *, history: int, password: str | None, stream: str) -> AsyncIterator["RedisChannel"]:
     """Open the channel in the Redis of this URL; it connects when it is used, and disconnects on leaving.
 
     Raises ValueError if the URL cannot be parsed.
     """
     async with _client(url, password) as client:
-        yield RedisChannel(url, client, history=history, password=password)
+        yield RedisChannel(url, client, history=history, password=password, stream=stream)
 
 
 class RedisChannel:
@@ -86,17 +95,18 @@ class RedisChannel:
     another type, a broken script) are raised as they are.
     """
 
-    def __init__(self, url: str, client: Redis, *, history: int, password: str | None) -> None:
+    def __init__(self, url: str, client: Redis, *, history: int, password: str | None, stream: str) -> None:
         self._url = url
         self._client = client
         self._history = history
         self._password = password
+        self._keys = Keys.of(stream)
         self._high_watermark = ORIGIN  # the highest position that this object has published or read
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         fields = (message.id, message.text, message.broadcaster, message.sent_at, message.to_json())
         args: list[str | int] = [str(self._high_watermark), self._history, holder or "", *fields]
-        reply = await self._run(PUBLISH, [STREAM, HIGH_WATERMARK, IDS, LEADER], args)
+        reply = await self._run(PUBLISH, self._keys, args)
         if reply is None:
             raise Fenced
         position = Position.parse(str(reply))
@@ -104,25 +114,26 @@ class RedisChannel:
         return position
 
     async def acquire(self, holder: str) -> bool:
+        keys = self._keys
         args: list[str | int] = [str(self._high_watermark), holder, int(LEASE_SECONDS * 1000)]
-        acquired, last = await self._run(ACQUIRE, [STREAM, HIGH_WATERMARK, LEADER], args)
+        acquired, last = await self._run(ACQUIRE, [keys.stream, keys.high_watermark, keys.leader], args)
         self._high_watermark = max(self._high_watermark, Position.parse(last))
         return bool(acquired)
 
     async def release(self, holder: str) -> None:
-        await self._run(RELEASE, [LEADER], [holder])
+        await self._run(RELEASE, [self._keys.leader], [holder])
 
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[Subscription]:
         # A subscription has a connection of its own: on a shared one its blocking read would delay every other command.
         async with _client(self._url, self._password) as client:
             async with _losses_raised(self._url):
-                args = [str(self._high_watermark)]
-                last = Position.parse(await _evaluate(client, RAISE_HIGH_WATERMARK, [STREAM, HIGH_WATERMARK], args))
+                keys, args = [self._keys.stream, self._keys.high_watermark], [str(self._high_watermark)]
+                last = Position.parse(await _evaluate(client, RAISE_HIGH_WATERMARK, keys, args))
             async with aclosing(self._follow(client, after or ORIGIN)) as batches:
                 yield Subscription(last, batches)
 
-    async def _run(self, script: str, keys: list[str], args: Sequence[str | int]) -> Any:
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         try:
             async with _losses_raised(self._url):
                 return await _evaluate(self._client, script, keys, args)
@@ -143,6 +154,7 @@ class RedisChannel:
             await old.disconnect(inuse_connections=False)
 
     async def _follow(self, client: Redis, after: Position) -> AsyncGenerator[Batch, None]:
+        stream = self._keys.stream
         cursor = str(after)  # the last position that XREAD has returned, of whatever entry
         block: tuple[str, ...] = ()  # XREAD does not block until the reader has caught up
         skipped = ""  # the newest entry that no message can follow
@@ -151,7 +163,7 @@ class RedisChannel:
             connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # redis has no types for it
             connection.socket_timeout = None
             while True:
-                command = ("XREAD", "COUNT", str(MAX_BATCH), *block, "STREAMS", STREAM, cursor)
+                command = ("XREAD", "COUNT", str(MAX_BATCH), *block, "STREAMS", stream, cursor)
                 packed = pack_command(command)  # type: ignore[arg-type]  # its stub knows tuples of one string only
                 async with asyncio.timeout(REPLY_SECONDS):
                     await connection.send_packed_command(packed, check_health=False)
@@ -160,11 +172,11 @@ class RedisChannel:
                 if rows and _is_beyond_all(rows[-1][0]):
                     # The cursor stays before such an entry: once the stream is renamed, lower positions follow.
                     if skipped != (skipped := rows[-1][0]):
-                        log.warning("skipped the foreign entry %s: no message can follow it in %r", skipped, STREAM)
+                        log.warning("skipped the foreign entry %s: no message can follow it in %r", skipped, stream)
                     rows = [row for row in rows if not _is_beyond_all(row[0])]
                     if not rows and block:
                         await anyio.sleep(HEARTBEAT_SECONDS)  # XREAD does not block before an entry
-                batch = [entry for row in rows if (entry := _entry_or_none(*row)) is not None]
+                batch = [entry for row in rows if (entry := _entry_or_none(stream, *row)) is not None]
                 if rows:
                     cursor = rows[-1][0]
                 else:
@@ -175,7 +187,7 @@ class RedisChannel:
                     yield batch
 
 
-async def _evaluate(client: Redis, script: str, keys: list[str], args: Sequence[str | int]) -> Any:
+async def _evaluate(client: Redis, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
     """Run the script and return its reply.
 
     EVAL follows EVALSHA where Redis does not know the script. SCRIPT LOAD in its place would need one more permission,
@@ -197,7 +209,7 @@ def _is_beyond_all(position: str) -> bool:
     return int(position.partition("-")[0]) > MAX_SAFE_INTEGER
 
 
-def _entry_or_none(position: str, fields: list[str]) -> Entry | None:
+def _entry_or_none(stream: str, position: str, fields: list[str]) -> Entry | None:
     """Read an entry of the stream; None, and a line in the log, if another program has added it.
 
     The next entry of ours names the foreign entry as its predecessor, so that readers see a gap there.
@@ -210,7 +222,7 @@ def _entry_or_none(position: str, fields: list[str]) -> Entry | None:
         reason = f"it has no field {error}"
     except ValueError as error:  # Malformed is one
         reason = str(error)
-    log.warning("skipped the foreign entry %s in the stream %r: %s", position, STREAM, reason)
+    log.warning("skipped the foreign entry %s in the stream %r: %s", position, stream, reason)
     return None
 
 

@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 
 import redis as redis_client
 
-from hello.channel.redis import HIGH_WATERMARK, IDS, LEADER, PUBLISH, STREAM
+from hello.channel import DEFAULT_STREAM
+from hello.channel.redis import PUBLISH, Keys
 from hello.message import ORIGIN, Message, now_ms
 from tests.bench.servers import Failed, Running, Server
 from tests.redis_server import RedisServer
 
 HISTORY = 10_000  # entries; the default of hello
-KEYS = (STREAM, HIGH_WATERMARK, IDS, LEADER)
+KEYS = Keys.of(DEFAULT_STREAM)  # in the order of the script
 FIXED = (str(ORIGIN), str(HISTORY), "")  # no high watermark, and no lease
 EXTRA_SECONDS = 300.0  # beyond the phases: for connecting, and for late messages
 
