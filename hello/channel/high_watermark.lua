@@ -49,7 +49,7 @@ local function successor(position, ms)
   if prev_ms < MAX then return string.format('%d-0', prev_ms + 1) end
   -- Redis 8 and Valkey 9 refuse to set the id of a stream back (XSETID), even after XDEL.
   local reason = 'ERR the newest id of the stream %s is %s, which another program has added, and no message can come '
-    .. 'after it, even if it is deleted: RENAME %s %s-old'
+    .. 'after it, even if it is deleted: RENAME %s {%s}:old'
   return nil, redis.error_reply(string.format(reason, KEYS[1], position, KEYS[1], KEYS[1]))
 end
 
