@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_server import NoRedisServer, RedisServer
+from tests.redis_server import USUAL, NoRedisServer, RedisServer
 
-OTHER_TIERS = ("slow", "browser", "container", "faults", "bench")  # pyproject.toml describes each
+OTHER_TIERS = ("slow", "browser", "engines", "container", "faults", "bench")  # pyproject.toml describes each
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads how many workers there shall be
@@ -21,6 +21,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")  # a worker reads the same command line, and starts no workers
     if option.numprocesses is None and not option.usepdb and not is_worker:
         option.numprocesses = "auto"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave a slow test to the usual engine."""
+    left_out = [item for item in items if {"slow", "engines"} <= {mark.name for mark in item.iter_markers()}]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -46,10 +53,16 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 
 
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+def engine() -> str:
+    """The engine of `redis_server`; a module whose tests run on each one overrides this fixture."""
+    return USUAL
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path, engine: str) -> Iterator[RedisServer]:
     """Start a Redis server for this test."""
     try:
-        server = RedisServer(tmp_path)
+        server = RedisServer(tmp_path, engine)
     except NoRedisServer as reason:
         missing(str(reason))
         raise AssertionError from reason

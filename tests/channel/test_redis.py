@@ -19,6 +19,7 @@ from hello.channel.redis import _losses_raised
 from hello.message import ORIGIN, Entry, Message, Position
 from hello.testing.conformance import LIMIT_SECONDS, exhaust, ids, make_message, read, receive, receive_all
 from tests.conftest import missing
+from tests.engines import on_each_engine
 from tests.faults.proxy import Proxy
 from tests.redis_server import RedisServer, can_move_clocks
 
@@ -39,6 +40,11 @@ def all_follow(entries: list[Entry], position: Position) -> bool:
         entry.follows(before)
         for before, entry in zip([position, *(each.position for each in entries)], entries, strict=False)
     )
+
+
+@pytest.fixture(params=on_each_engine())
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
@@ -291,9 +297,9 @@ async def test_reset_while_idle_is_a_loss(redis_server: RedisServer) -> None:
         group.cancel_scope.cancel()
 
 
-async def test_publish_follows_the_name(redis_server: RedisServer, raw: Redis, tmp_path: Path) -> None:
+async def test_publish_follows_the_name(redis_server: RedisServer, raw: Redis, tmp_path: Path, engine: str) -> None:
     """After a demotion the next publish connects anew, and so reaches the new primary."""
-    new = RedisServer(tmp_path / "new")
+    new = RedisServer(tmp_path / "new", engine)
     new.directory.mkdir()
     new.start()
     link = Proxy("to Redis", redis_server.port)
@@ -550,11 +556,11 @@ async def test_reader_restores_high_watermark(redis_server: RedisServer, raw: Re
             assert entry.prev == batches.high_watermark == after, "a reader that found nothing has missed nothing"
 
 
-async def test_wipe_and_clock_set_back(tmp_path: Path) -> None:
+async def test_wipe_and_clock_set_back(tmp_path: Path, engine: str) -> None:
     """After a wipe and a clock set back by an hour, new positions are still above those of a reader."""
-    if not can_move_clocks():
+    if not can_move_clocks(engine):
         missing(NO_MOVABLE_CLOCK)
-    server = RedisServer(tmp_path, movable_clock=True).start()
+    server = RedisServer(tmp_path, engine, movable_clock=True).start()
     try:
         async with open_channel(server.url, history=10) as reader, open_channel(server.url, history=10) as old:
             last = await old.publish(make_message(1))
@@ -594,11 +600,11 @@ async def test_wiped_redis_fences_the_leader(redis_server: RedisServer, raw: Red
         await channel.publish(make_message(1), "a")
 
 
-async def test_clock_set_back_ends_the_lease(tmp_path: Path) -> None:
+async def test_clock_set_back_ends_the_lease(tmp_path: Path, engine: str) -> None:
     """Redis would keep the lease for an hour: another holder may acquire it, and the old one is fenced."""
-    if not can_move_clocks():
+    if not can_move_clocks(engine):
         missing(NO_MOVABLE_CLOCK)
-    server = RedisServer(tmp_path, movable_clock=True).start()
+    server = RedisServer(tmp_path, engine, movable_clock=True).start()
     try:
         async with open_channel(server.url, history=10) as channel:
             assert await channel.acquire("a")

@@ -18,6 +18,7 @@ from hello.channel import open_channel
 from hello.feed import BLOCK_BYTES
 from hello.testing import SHAPES, Client, Closed, CuttableChannel, Process, Refused, System, running
 from hello.testing.conformance import make_message
+from tests.engines import on_each_engine
 from tests.faults.rollout import roll_out
 from tests.redis_server import RedisServer
 
@@ -28,7 +29,7 @@ NOTIFIED_SECONDS = 6.0  # from the last reply of Redis to `status: down` in ever
 QUICK = {"interval_min": "0.01", "interval_max": "0.05"}
 
 
-@pytest.fixture(params=["combined-memory", "split-memory", "combined-redis", "split-redis"])
+@pytest.fixture(params=["combined-memory", "split-memory", *on_each_engine("combined-{}"), *on_each_engine("split-{}")])
 def combination(request: pytest.FixtureRequest) -> tuple[str, str]:
     shape, channel = str(request.param).split("-")
     return shape, channel
@@ -42,9 +43,14 @@ def anyio_backend(combination: tuple[str, str]) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture
+def engine(combination: tuple[str, str]) -> str:
+    return combination[1]
+
+
+@pytest.fixture
 def server(combination: tuple[str, str], request: pytest.FixtureRequest) -> RedisServer | None:
     found: RedisServer | None = None
-    if combination[1] == "redis":
+    if combination[1] != "memory":
         found = request.getfixturevalue("redis_server")
     return found
 
@@ -124,7 +130,7 @@ async def test_channel_outage(system: System, channel: CuttableChannel) -> None:
     assert_perfect(client)
 
 
-@pytest.mark.parametrize("combination", ["combined-redis"], indirect=True)
+@pytest.mark.parametrize("combination", on_each_engine("combined-{}"), indirect=True)
 async def test_silent_redis(system: System, server: RedisServer) -> None:
     """The same if Redis keeps its connections and sends nothing, which clients are notified of within 6 s."""
     client = Client()
