@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
-from hello.channel import open_channel
+from hello.channel import Unsupported, open_channel
 from hello.printable import printable
 from hello.settings import ConfigError, Settings, add_flags, load
 from hello.system import run
@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _raise_file_limit()
     try:
         anyio.run(_run, settings, listeners, backend_options={"use_uvloop": True})
+    except* Unsupported as errors:
+        log.critical("stopped: %s", "; ".join(_flatten(errors)))
+        return_code = EXIT_MISCONFIGURED
     except* Exception as errors:
         log.critical("stopped by an error: %s", "; ".join(_flatten(errors)), exc_info=errors)
         return_code = 1

@@ -137,6 +137,21 @@ def test_programming_error(redis_server: RedisServer, actors: str) -> None:
     assert "WRONGTYPE" in process.output
 
 
+@pytest.mark.engines
+@pytest.mark.parametrize("engine", ["redis6.0"])
+@pytest.mark.parametrize("actors", ["broadcaster", "relay", "broadcaster,relay"])
+def test_too_old(redis_server: RedisServer, actors: str) -> None:
+    """A Redis that is too old ends the start with code 2, and with one line that has its version and the lowest."""
+    process = HelloProcess(actors=actors, channel=redis_server.url, log_format="text")
+    try:
+        assert process.launch().wait() == 2
+    finally:
+        process.kill()
+    [line] = [line for line in process.output.splitlines() if "6.0.9" in line]
+    assert "6.2" in line
+    assert "Traceback" not in process.output
+
+
 def test_text_log_cannot_control_a_terminal() -> None:
     """A text log has no control character from the error of a server, neither in a message nor in a traceback."""
 

@@ -64,6 +64,10 @@ class ChannelLost(Exception):
         self.unreachable = unreachable
 
 
+class Unsupported(Exception):
+    """The backend is of a version that cannot keep the promises. The text of the error says which, and which can."""
+
+
 class Fenced(Exception):
     """The message was not accepted, since the process that published it does not have the lease."""
 
@@ -72,6 +76,9 @@ class Channel(Protocol):
     """A way to publish, a way to subscribe to what is published, and a lease for the one process that publishes.
 
     `holder` is the name under which a process acquires the lease.
+
+    A method raises Unsupported if the first backend that this channel reaches cannot keep the promises. If a later one
+    cannot, as after a failover, the method raises ChannelLost: another one may follow.
     """
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:

@@ -35,13 +35,23 @@ from redis.backoff import NoBackoff
 from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, ChannelLost, Fenced, Subscription
+from hello.channel import (
+    HEARTBEAT_SECONDS,
+    LEASE_SECONDS,
+    MAX_BATCH,
+    Batch,
+    ChannelLost,
+    Fenced,
+    Subscription,
+    Unsupported,
+)
 from hello.message import MAX_SAFE_INTEGER, ORIGIN, Entry, Message, Position
 
 XreadReply = list[tuple[str, list[tuple[str, list[str]]]]]  # stream, then its rows: a position, then names and values
 
 log = logging.getLogger(__name__)
 
+LOWEST_VERSION = (6, 2)  # of Redis: 6.0 does not know ( in XREVRANGE. Every Valkey says that it is Redis 7.2.
 REPLY_SECONDS = 4.0  # without a byte of a reply the server counts as gone: clients are notified within 6 s
 RESOLVE_SECONDS = 1.0  # for the name of a server that did not reply: to resolve it takes a cluster some milliseconds
 DISCONNECT_SECONDS = 1.0  # for the orderly end of a connection; after that it is dropped
@@ -93,6 +103,9 @@ class RedisChannel:
     The channel is lost on no connection, on no reply within REPLY_SECONDS, and on every error that Redis replies, such
     as loading, out of memory, read-only or a missing permission. Errors that only a programming error causes (a key of
     another type, a broken script) are raised as they are.
+
+    The version is looked up only if the server refuses a script: a server that works is never refused by its number,
+    and INFO need not be permitted.
     """
 
     def __init__(self, url: str, client: Redis, *, history: int, password: str | None, stream: str) -> None:
@@ -102,6 +115,7 @@ class RedisChannel:
         self._password = password
         self._keys = Keys.of(stream)
         self._high_watermark = ORIGIN  # the highest position that this object has published or read
+        self._worked = False  # True once any server has executed a script
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         fields = (message.id, message.text, message.broadcaster, message.sent_at, message.to_json())
@@ -129,17 +143,37 @@ class RedisChannel:
         async with _client(self._url, self._password) as client:
             async with _losses_raised(self._url):
                 keys, args = [self._keys.stream, self._keys.high_watermark], [str(self._high_watermark)]
-                last = Position.parse(await _evaluate(client, RAISE_HIGH_WATERMARK, keys, args))
+                last = Position.parse(await self._evaluate(client, RAISE_HIGH_WATERMARK, keys, args))
             async with aclosing(self._follow(client, after or ORIGIN)) as batches:
                 yield Subscription(last, batches)
 
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         try:
             async with _losses_raised(self._url):
-                return await _evaluate(self._client, script, keys, args)
+                return await self._evaluate(self._client, script, keys, args)
         except ChannelLost:
             await self._replace_pool()
             raise
+
+    async def _evaluate(self, client: Redis, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        """Run the script and return its reply.
+
+        EVAL follows EVALSHA where Redis does not know the script. SCRIPT LOAD in its place would need one more
+        permission, and Redis may forget the script again before it is called.
+        """
+        try:
+            try:
+                reply = await client.evalsha(_sha1(script), len(keys), *keys, *args)
+            except NoScriptError:
+                reply = await client.eval(script, len(keys), *keys, *args)
+        except ResponseError as error:
+            if (version := await _version_if_too_old(client)) is None:
+                raise
+            lowest = ".".join(map(str, LOWEST_VERSION))
+            reason = f"Redis {version} is too old, upgrade it to {lowest} or newer (it replied: {error})"
+            raise (ChannelLost if self._worked else Unsupported)(reason) from error
+        self._worked = True
+        return reply
 
     async def _replace_pool(self) -> None:
         """Let the next command connect and resolve the name anew: the old connections may lead to a demoted primary.
@@ -187,16 +221,17 @@ class RedisChannel:
                     yield batch
 
 
-async def _evaluate(client: Redis, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-    """Run the script and return its reply.
+async def _version_if_too_old(client: Redis) -> str | None:
+    """Return the version of the server if it is below LOWEST_VERSION; None too where the server does not reply with it.
 
-    EVAL follows EVALSHA where Redis does not know the script. SCRIPT LOAD in its place would need one more permission,
-    and Redis may forget the script again before it is called.
+    A user may lack the permission for INFO, and a proxy may answer in place of the server.
     """
     try:
-        return await client.evalsha(_sha1(script), len(keys), *keys, *args)
-    except NoScriptError:
-        return await client.eval(script, len(keys), *keys, *args)
+        version = str((await client.info("server")).get("redis_version"))
+    except RedisError:
+        return None
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return version if numbers and tuple(map(int, numbers.groups())) < LOWEST_VERSION else None
 
 
 @cache

@@ -321,6 +321,38 @@ async def test_publish_follows_the_name(redis_server: RedisServer, raw: Redis, t
     new.kill()
 
 
+@pytest.mark.engines
+@pytest.mark.parametrize("engine", ["redis6.0"])
+async def test_failover_to_too_old(redis_server: RedisServer, raw: Redis, tmp_path: Path) -> None:
+    """A server that is too old is a lost channel once another has worked; its version is named if INFO is allowed."""
+    new = RedisServer(tmp_path / "new")
+    new.directory.mkdir()
+    new.start()
+    link = Proxy("to Redis", new.port)
+    async with anyio.create_task_group() as group:
+        await group.start(link.run)
+        async with open_channel(f"redis://127.0.0.1:{link.port}", history=10) as channel:
+            await channel.publish(make_message(1))
+            link.targets = (redis_server.port,)
+            link.reset()
+            with suppress(ChannelLost):  # the connection is lost, or new already
+                await channel.acquire("a")
+            for lost in (r"6\.0\.9.* 6\.2", r"^(?!.*6\.2).*Invalid stream ID"):
+                with pytest.raises(ChannelLost, match=lost):
+                    await channel.acquire("a")
+                with pytest.raises(ChannelLost, match=lost):
+                    await read(channel)
+                raw.acl_setuser("default", enabled=True, commands=["-info"])
+            link.targets = (new.port,)
+            link.reset()
+            with suppress(ChannelLost):
+                await channel.acquire("a")
+            await channel.publish(make_message(2))
+            assert ids(await read(channel)) == ["test-1", "test-2"]
+        group.cancel_scope.cancel()
+    new.kill()
+
+
 async def test_wrong_type_is_an_error(redis_server: RedisServer, raw: Redis) -> None:
     """A key of another type is raised as it is: a retry cannot heal it."""
     raw.set("hello", "a string")
