@@ -13,11 +13,11 @@ import pkgutil
 import re
 import socket
 import unicodedata
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, Self, cast, get_args
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hello.channel import DEFAULT_STREAM, SCHEMES
@@ -53,7 +53,7 @@ def _seconds(description: str, default: float) -> Any:
 
 
 class Settings(BaseSettings):
-    """The configuration of one process, valid as a whole."""
+    """The configuration of one process, each setting valid by itself; `load` checks that they fit together."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -207,26 +207,6 @@ class Settings(BaseSettings):
                 raise ValueError(f"a host is a name or an address, as in a URL, without a port, not {host!r}")
         return hosts
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        mistakes = []
-        if self.interval_min > self.interval_max:
-            mistakes.append(
-                f"{PREFIX}INTERVAL_MIN: {self.interval_min:g} is more than {PREFIX}INTERVAL_MAX ({self.interval_max:g})"
-            )
-        if urlsplit(self.channel).scheme == "memory" and not {"broadcaster", "relay"} <= set(self.actors):
-            mistakes.append(
-                f"{PREFIX}CHANNEL: memory:// reaches this process only, which needs a broadcaster and a relay then;"
-                f" give a redis:// URL, or {PREFIX}ACTORS=broadcaster,relay"
-            )
-        if self.password is not None and urlsplit(self.channel).password:
-            mistakes.append(
-                f"{PREFIX}CHANNEL_PASSWORD: the URL in {PREFIX}CHANNEL has a password too; give only one of the two"
-            )
-        if mistakes:
-            raise ConfigError(mistakes)
-        return self
-
     @property
     def broadcaster_function(self) -> Callable[..., Coroutine[Any, Any, None]]:
         """The function that publishes, with the parameters of `hello.broadcaster.broadcaster`."""
@@ -261,16 +241,48 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def load(flags: Mapping[str, str] | None = None) -> Settings:
     """Return the configuration from these flags (by field name) and the environment.
 
-    Raises ConfigError if a variable is unknown, or a value is out of its limits.
+    Raises ConfigError if a variable is unknown, a value is out of its limits, or settings do not fit together.
     """
-    unknown = _unknown_variables()
+    given: dict[str, Any] = dict(flags or {})
+    lines = _unknown_variables()
+    wrong: set[str] = set()
     try:
-        settings = Settings(**dict(flags or {}))  # type: ignore[arg-type]  # pydantic reads text here, as from the environment
+        settings = Settings(**given)  # pydantic reads text here, as from the environment
     except ValidationError as error:
-        raise ConfigError([*unknown, *(line for mistake in error.errors() for line in _lines(mistake))]) from None
-    if unknown:
-        raise ConfigError(unknown)
+        lines += map(_line, error.errors())
+        wrong = {str(mistake["loc"][0]) for mistake in error.errors()}
+        defaults = {
+            name: field.get_default(call_default_factory=True, validated_data={})
+            for name, field in Settings.model_fields.items()
+            if name in wrong
+        }
+        right = {name: value for name, value in given.items() if name not in wrong}
+        settings = Settings(**right, **defaults)  # the defaults hide wrong variables
+    lines += [line for fields, line in _conflicts(settings) if not wrong.intersection(fields)]
+    if lines:
+        raise ConfigError(lines)
     return settings
+
+
+def _conflicts(settings: Settings) -> Iterator[tuple[Sequence[str], str]]:
+    """Yield for each conflict between settings the names of their fields, and the line that reports it."""
+    if settings.interval_min > settings.interval_max:
+        least, most = f"{settings.interval_min:g}", f"{settings.interval_max:g}"
+        yield (
+            ("interval_min", "interval_max"),
+            f"{PREFIX}INTERVAL_MIN: {least} is more than {PREFIX}INTERVAL_MAX ({most})",
+        )
+    if urlsplit(settings.channel).scheme == "memory" and not {"broadcaster", "relay"} <= set(settings.actors):
+        yield (
+            ("channel", "actors"),
+            f"{PREFIX}CHANNEL: memory:// reaches this process only, which needs a broadcaster and a relay then;"
+            f" give a redis:// URL, or {PREFIX}ACTORS=broadcaster,relay",
+        )
+    if settings.password is not None and urlsplit(settings.channel).password:
+        yield (
+            ("channel_password", "channel"),
+            f"{PREFIX}CHANNEL_PASSWORD: the URL in {PREFIX}CHANNEL has a password too; give only one of the two",
+        )
 
 
 def _unknown_variables() -> list[str]:
@@ -284,12 +296,11 @@ def _unknown_variables() -> list[str]:
     return lines
 
 
-def _lines(mistake: Any) -> Sequence[str]:
+def _line(mistake: Any) -> str:
+    """Return the line that reports one mistake in one field."""
     reason = mistake.get("ctx", {}).get("error")
-    if isinstance(reason, ConfigError):
-        return reason.lines
     name = str(mistake["loc"][0])
     text = str(reason) if reason else str(mistake["msg"]).lower()
     # The URL may contain a password.
     given = "" if name.startswith("channel") else f" (it is {str(mistake['input'])[:60]!r})"
-    return [f"{PREFIX}{name.upper()}: {text}{given}"]
+    return f"{PREFIX}{name.upper()}: {text}{given}"

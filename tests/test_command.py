@@ -198,6 +198,14 @@ MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a
         ["HELLO_CHANNEL_PASSWORD: (?!.*in-url).*HELLO_CHANNEL "],
     ),
     ({"interval_min": "5", "interval_max": "2"}, ["HELLO_INTERVAL_MIN: .*HELLO_INTERVAL_MAX"]),
+    (
+        {"port": "x", "interval_min": "5", "interval_max": "2", "actors": "relay"},
+        ["HELLO_PORT: ", "HELLO_INTERVAL_MIN: .*HELLO_INTERVAL_MAX", "HELLO_CHANNEL: memory://"],
+    ),
+    (
+        {"interval_min": "50", "interval_max": "x", "channel": "x", "actors": "relay"},
+        ["HELLO_CHANNEL: ", "HELLO_INT.*X: "],
+    ),
     ({"interval_min": "0"}, ["HELLO_INTERVAL_MIN: "]),
     ({"interval_max": "nan"}, ["HELLO_INTERVAL_MAX: "]),
     ({"text": ""}, ["HELLO_TEXT: "]),
