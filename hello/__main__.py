@@ -1,6 +1,7 @@
 """The command: settings, logging, sockets and signals; then the system. It must not know actors."""
 
 import argparse
+import errno
 import gc
 import json
 import logging
@@ -121,7 +122,11 @@ def _listen(settings: Settings) -> dict[str, socket.socket]:
             listeners[name] = listen(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be encoded for DNS
             reason = getattr(error, "strerror", None) or error
-            mistakes.append(f"HELLO_{host_name}, HELLO_{port_name}: cannot listen on {host}:{port}: {reason}")
+            remedy = {
+                errno.EADDRINUSE: f"another program listens there: stop it, or give another HELLO_{port_name}",
+                errno.EACCES: f"give HELLO_{port_name} a port from 1024",
+            }.get(getattr(error, "errno", 0), f"give HELLO_{host_name} an address of this machine")
+            mistakes.append(f"HELLO_{host_name}, HELLO_{port_name}: cannot listen on {host}:{port}: {reason}; {remedy}")
     if mistakes:
         raise ConfigError(mistakes)
     return listeners

@@ -14,6 +14,7 @@ import re
 import socket
 import unicodedata
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
@@ -283,6 +284,25 @@ def _conflicts(settings: Settings) -> Iterator[tuple[Sequence[str], str]]:
             ("channel_password", "channel"),
             f"{PREFIX}CHANNEL_PASSWORD: the URL in {PREFIX}CHANNEL has a password too; give only one of the two",
         )
+    same_port = "relay" in settings.actors and settings.port == settings.ops_port != 0
+    if same_port and _overlap(settings.host, settings.ops_host):
+        yield (
+            ("port", "ops_port", "host", "ops_host", "actors"),
+            f"{PREFIX}PORT: {settings.port} is {PREFIX}OPS_PORT too, at addresses that overlap;"
+            " give one of the two servers another port",
+        )
+
+
+def _overlap(*hosts: str) -> bool:
+    """Return True if two servers cannot listen at these two hosts with one port."""
+    try:
+        one, other = (ip_address(socket.getaddrinfo(host, None, flags=socket.AI_PASSIVE)[0][4][0]) for host in hosts)
+    except (OSError, UnicodeError):
+        return False  # to listen there is the mistake
+    # `::` is every IPv4 address too.
+    return one == other or any(
+        each.is_unspecified and (each.version == 6 or one.version == other.version) for each in (one, other)
+    )
 
 
 def _unknown_variables() -> list[str]:

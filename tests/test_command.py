@@ -1,5 +1,6 @@
 """The command `hello`: settings, exit codes, logs and signals of real processes."""
 
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import pytest
 from redis import Redis
@@ -19,6 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from hello.channel.redis import Keys
 from hello.settings import ConfigError, Settings, load
+from hello.web.listener import listen
 from tests.processes import HelloProcess, free_ports
 from tests.redis_server import RedisServer
 
@@ -268,13 +270,41 @@ def test_exit_code_2() -> None:
     assert hello("--no-such-flag").returncode == 2
 
 
-def test_address_in_use() -> None:
-    """An address in use is a mistake of the settings that name it."""
-    with HelloProcess() as process:
-        port, other = process.port, free_ports(1)[0]
-        ended = hello("--port", str(port), "--ops-port", str(other))
-        assert ended.returncode == 2
-        assert f"HELLO_HOST, HELLO_PORT: cannot listen on 127.0.0.1:{port}: Address already in use" in ended.stderr
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("127.0.0.1", "Address already in use; another program listens there: stop it, or give another HELLO_PORT"),
+        ("192.0.2.1", "Cannot assign requested address; give HELLO_HOST an address of this machine"),
+        ("a" * 64, "encoding with 'idna' codec failed .*; give HELLO_HOST an address of this machine"),
+    ],
+    ids=["in-use", "not-here", "no-name"],
+)
+def test_cannot_listen(host: str, reason: str) -> None:
+    """An address in use, or of another machine, is a mistake of the settings that name it, with a remedy."""
+    with listen("127.0.0.1", 0) as other:
+        port = other.getsockname()[1]
+        ended = hello(host=host, port=str(port), ops_port="0")
+    assert ended.returncode == 2
+    assert re.search(f"HELLO_HOST, HELLO_PORT: cannot listen on {host}:{port}: {reason}", ended.stderr)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "0.0.0.0", "::", "::1", "a" * 64])  # noqa: S104  # compared
+@pytest.mark.parametrize("ops_host", ["127.0.0.1", "0.0.0.0", "::", "::1"])  # noqa: S104  # compared
+def test_colliding_ports(host: str, ops_host: str) -> None:
+    """One port for both servers is a mistake where they cannot both listen, and nowhere else."""
+    [port] = free_ports(1)
+    settings = {"host": host, "port": str(port), "ops_host": ops_host, "ops_port": str(port)}
+    collide = False
+    with ExitStack() as stack:
+        try:
+            for each in (host, ops_host):
+                stack.enter_context(listen(each, port))
+        except (OSError, UnicodeError) as error:  # of another kind where this machine has no such address
+            collide = getattr(error, "errno", None) == errno.EADDRINUSE
+    with pytest.raises(ConfigError, match=f"PORT: {port} .*HELLO_OPS_PORT") if collide else nullcontext():
+        load(settings)
+    assert load({**settings, "actors": "broadcaster", "channel": "redis://h"}).port == port
+    assert load({**settings, "port": "0", "ops_port": "0"}).port == 0
 
 
 def test_flag_overrides_variable(monkeypatch: pytest.MonkeyPatch) -> None:
