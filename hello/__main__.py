@@ -1,207 +1,25 @@
-"""The command: settings, logging, sockets and signals; then the system. It must not know actors."""
+"""The start of the command: it is ready for signals before the imports of the rest, which take half a second."""
 
-import argparse
-import errno
-import gc
-import json
-import logging
 import os
-import resource
-import signal
-import socket
 import sys
-from collections.abc import Sequence
-from ipaddress import ip_address
-from typing import Any
 
-import anyio
-from anyio.abc import TaskStatus
-from starlette.types import ASGIApp
-
-from hello.channel import Unsupported, open_channel
-from hello.printable import printable
-from hello.settings import ConfigError, Settings, add_flags, load
-from hello.system import run
-from hello.web.listener import RESERVED_FDS, listen
-from hello.web.origin import AllowedHosts
-from hello.web.server import serve
-
-FALLBACK_NOFILE = 65_536  # file descriptors, where the hard limit is infinite; macOS refuses an infinite soft limit
-EXIT_MISCONFIGURED = 2  # a failure of any other kind is 1
-GC_THRESHOLD = 10_000  # new objects between two runs of the garbage collector: each run delays messages
-
-log = logging.getLogger("hello")
+from hello.signals import handle_stop
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run one process until a signal stops it, or the terminal client (`hello watch`); return the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if given and given[0] == "watch":
-        from hello.watch.command import main as watch  # imported here: it would add a tenth to the start of a server
+    arguments = sys.argv[1:]
+    is_watch = arguments[:1] == ["watch"]
+    # Until there is something to drain, and once it has been drained, a signal ends the process at once. What a client
+    # has missed is not known then.
+    handle_stop(lambda _: os._exit(1 if is_watch else 0))
+    if is_watch:
+        from hello.watch.command import main as watch
 
-        return watch(given[1:])
-    parser = argparse.ArgumentParser(
-        prog="hello",
-        description='Broadcasts "Hello world" at random intervals, live in every open browser. Without any'
-        " flag: both actors, over memory, at http://127.0.0.1:8000.",
-        epilog="Each flag is an environment variable too: --interval-min is HELLO_INTERVAL_MIN. The flag overrides it."
-        " `hello watch URL` shows the stream of a running relay in the terminal: see `hello watch --help`.",
-    )
-    add_flags(parser)
-    try:
-        settings = load(vars(parser.parse_args(given)))
-        listeners = _listen(settings)
-    except ConfigError as error:
-        for line in error.lines:
-            sys.stderr.write(f"hello: {line}\n")
-        return EXIT_MISCONFIGURED
-    _configure_logging(settings)
-    _raise_file_limit()
-    try:
-        anyio.run(_run, settings, listeners, backend_options={"use_uvloop": True})
-    except* Unsupported as errors:
-        log.critical("stopped: %s", "; ".join(_flatten(errors)))
-        return_code = EXIT_MISCONFIGURED
-    except* Exception as errors:
-        log.critical("stopped by an error: %s", "; ".join(_flatten(errors)), exc_info=errors)
-        return_code = 1
-    else:
-        log.info("stopped")
-        return_code = 0
-    return return_code
+        return watch(arguments[1:])
+    from hello.command import main as run
 
-
-def _flatten(error: BaseException) -> list[str]:
-    """Return one text for each error in a group of groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return [text for each in error.exceptions for text in _flatten(each)]
-    return [f"{type(error).__name__}: {error}"]
-
-
-async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
-    stop = anyio.Event()
-    for name, listener in listeners.items():
-        host, port = listener.getsockname()[:2]
-        log.info("%s: http://%s:%d", "page" if name == "public" else name, f"[{host}]" if ":" in host else host, port)
-
-    async def serve_at(name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
-        reserved = RESERVED_FDS if name == "public" else 0
-        if name == "ops" and ip_address(listeners[name].getsockname()[0]).is_loopback:
-            app = AllowedHosts(app, _is_local, "HELLO_OPS_HOST")  # no proxy is in front of it
-        await serve(app, stop, listener=listeners[name], reserved_fds=reserved, task_status=task_status)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(_watch_signals, stop)
-        async with open_channel(
-            settings.channel, history=settings.history, password=settings.password, stream=settings.stream
-        ) as channel:
-            _tune_gc()
-            await run(settings, channel, serve=serve_at, stop=stop)
-        group.cancel_scope.cancel()
-
-
-async def _watch_signals(stop: anyio.Event) -> None:
-    """Drain on the first signal; end the process on the second one, by the default action of that signal."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("%s: %s", signal.Signals(number).name, "stopping at once" if stop.is_set() else "stopping")
-            if stop.is_set():
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-                os._exit(128 + number)  # for process 1 of a container, which the kernel shields from its own signals
-            stop.set()
-
-
-def _listen(settings: Settings) -> dict[str, socket.socket]:
-    wanted = {"ops": ("OPS_HOST", "OPS_PORT", settings.ops_host, settings.ops_port)}
-    if "relay" in settings.actors:
-        wanted["public"] = ("HOST", "PORT", settings.host, settings.port)
-    listeners, mistakes = {}, []
-    for name, (host_name, port_name, host, port) in wanted.items():
-        try:
-            listeners[name] = listen(host, port)
-        except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be encoded for DNS
-            reason = getattr(error, "strerror", None) or error
-            remedy = {
-                errno.EADDRINUSE: f"another program listens there: stop it, or give another HELLO_{port_name}",
-                errno.EACCES: f"give HELLO_{port_name} a port from 1024",
-            }.get(getattr(error, "errno", 0), f"give HELLO_{host_name} an address of this machine")
-            mistakes.append(f"HELLO_{host_name}, HELLO_{port_name}: cannot listen on {host}:{port}: {reason}; {remedy}")
-    if mistakes:
-        raise ConfigError(mistakes)
-    return listeners
-
-
-def _is_local(name: str) -> bool:
-    """Return True for an IP address or a loopback name (RFC 6761, 6.3): no DNS server decides where these lead."""
-    try:
-        return bool(ip_address(name.strip("[]")))
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
-
-
-def _raise_file_limit() -> None:
-    """Raise the soft limit to the hard one: each client takes a file descriptor, and the usual soft limit is 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FALLBACK_NOFILE if hard == resource.RLIM_INFINITY else hard
-    if soft not in (hard, resource.RLIM_INFINITY) and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (ValueError, OSError) as error:
-            log.warning("only %d files can be open, and each client takes one: %s", soft, error)
-
-
-def _tune_gc() -> None:
-    """Let the garbage collector ignore what exists now, and run rarely: only rare cycles need it."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
-
-
-def _configure_logging(settings: Settings) -> None:
-    as_text = settings.log_format == "text" or (settings.log_format is None and sys.stderr.isatty())
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Text() if as_text else _Json(settings.instance))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    uvicorn_log = logging.getLogger("uvicorn.error")
-    uvicorn_log.setLevel(logging.ERROR)  # uvicorn warns of every bad request
-    # uvicorn logs an error for each refused WebSocket, each abandoned stream, and each client that does not read when
-    # the server stops: any client could fill the log.
-    ordinary = ("ASGI callable returned without completing", "timeout graceful shutdown exceeded")
-    uvicorn_log.addFilter(lambda record: not any(text in record.getMessage() for text in ordinary))
-
-
-class _Text(logging.Formatter):
-    """One line of printable text, and the lines of a traceback: an error may contain what another server sent."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-8s %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is that of logging
-        return printable(super().formatMessage(record).rstrip())
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is that of logging
-        return "\n".join(printable(line) for line in super().formatException(ei).split("\n"))
-
-
-class _Json(logging.Formatter):
-    """One JSON object per line."""
-
-    def __init__(self, instance: str) -> None:
-        super().__init__()
-        self._instance = instance
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "instance": self._instance,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+    return run(arguments)
 
 
 if __name__ == "__main__":

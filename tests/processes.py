@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Self
@@ -49,12 +49,12 @@ class HelloProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def launch(self, environment: Mapping[str, str] | None = None) -> Self:
-        """Start the process, and do not wait until it is ready."""
+    def launch(self, environment: Mapping[str, str] | None = None, under: Sequence[str] = ()) -> Self:
+        """Start the process, by the program `under` if there is one, and do not wait until it is ready."""
         named = {f"HELLO_{name.upper()}": value for name, value in self.settings.items()}
         with self._log.open("a") if self._log else nullcontext(subprocess.PIPE) as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "hello"],
+                [*under, sys.executable, "-W", "error", "-m", "hello"],
                 env={**os.environ, **named, **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,

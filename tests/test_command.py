@@ -4,14 +4,16 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import socketserver
 import subprocess
 import sys
 import threading
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -53,7 +55,7 @@ def test_without_configuration() -> None:
         assert process.terminate() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_drains(number: signal.Signals) -> None:
     """A client is closed with 1012, the exit code is 0, and the log has no warning, though a client was rejected."""
     with HelloProcess(log_format="json") as process, connect(process.url.replace("http", "ws") + "ws") as websocket:
@@ -80,6 +82,71 @@ def test_second_signal(setting: str) -> None:
         process.wait_for("/readyz", 503)
         process.signal(signal.SIGTERM)
         assert process.wait(10) == -signal.SIGTERM
+
+
+AS_PID_1 = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+AT_MOMENT = """
+import atexit, os, sys
+
+def send():
+    os.kill(os.getpid(), int(os.environ["NUMBER"]))
+
+def send_at_moment(event, arguments):
+    global moment
+    if f"{event} {arguments[:1]}".startswith(moment):
+        moment = "none"
+        send()
+
+moment = os.environ["MOMENT"]
+sys.addaudithook(send_at_moment)
+if moment == "exit":
+    atexit.register(send)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "under"),
+    [
+        *(
+            (moment, number, under)
+            for moment in ("import ('argparse'", "import ('pydantic'", "import ('uvloop'", "socket.bind")
+            for number, under in ((signal.SIGTERM, AS_PID_1), (signal.SIGHUP, AS_PID_1), (signal.SIGINT, ()))
+        ),
+        *(("exit", number, ()) for number in (signal.SIGTERM, signal.SIGINT)),
+    ],
+)
+def test_signal_at_any_moment(tmp_path: Path, moment: str, number: signal.Signals, under: Sequence[str]) -> None:
+    """A signal before the process is ready, or once it has drained, ends it with code 0 and without a traceback.
+
+    The kernel drops a signal for process 1 of a container that has no handler.
+    """
+    if under and (shutil.which("unshare") is None or subprocess.run([*under, "true"], check=False).returncode):
+        pytest.skip("unshare may not start a process 1: run the tests as root, or allow user namespaces")
+    (tmp_path / "sitecustomize.py").write_text(AT_MOMENT)
+    process = HelloProcess(log_format="json")
+    moments = {"PYTHONPATH": str(tmp_path), "MOMENT": moment, "NUMBER": str(int(number))}
+    try:
+        process.launch(moments, under)
+        if moment == "exit":
+            process.wait_for("/readyz", 200)
+            process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        assert all(json.loads(line)["level"] == "info" for line in process.output.splitlines())
+    finally:
+        process.kill()
+
+
+def test_nohup() -> None:
+    """A closed terminal does not end a process that nohup started."""
+    process = HelloProcess()
+    try:
+        process.launch(under=["nohup"]).wait_for("/readyz", 200)
+        process.signal(signal.SIGHUP)
+        assert process.status("/livez") == 200
+        assert process.terminate() == 0
+    finally:
+        process.kill()
+    assert "SIGHUP" not in process.output
 
 
 def test_broadcaster_alone(redis_server: RedisServer) -> None:

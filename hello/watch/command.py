@@ -1,19 +1,19 @@
 """The command `hello watch`: arguments, signals, limits and the exit code. It reads no setting of hello."""
 
 import argparse
+import asyncio
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from io import TextIOWrapper
 
 import anyio
 
 from hello.client import ClientProtocol
 from hello.message import now_ms
+from hello.signals import handling_stop
 from hello.watch.connection import Event, stay_connected, stream_address
 from hello.watch.output import OutputLost, as_json, as_text, write
 from hello.watch.tally import Tally
@@ -48,8 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         return bool(tally.shown < options.messages)
 
     try:
-        with suppress(KeyboardInterrupt):  # in the moment before signals are received
-            anyio.run(_watch, address, protocol, show, options.seconds)
+        anyio.run(_watch, address, protocol, show, options.seconds)
         for item in protocol.finish():
             show(item)
         tally.end(now=time.monotonic(), complete=protocol.complete)
@@ -69,18 +68,14 @@ def main(arguments: Sequence[str]) -> int:
 
 async def _watch(address: str, protocol: ClientProtocol, show: Callable[[Event], bool], seconds: float) -> None:
     """Follow the stream until a signal, so many seconds, or an event for which `show` returns False."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, anyio.move_on_after(seconds):
-        async with anyio.create_task_group() as group:
+    with anyio.move_on_after(seconds) as scope:
+        loop = asyncio.get_running_loop()
 
-            async def stop() -> None:
-                await anext(aiter(signals))
-                group.cancel_scope.cancel()
+        def show_until_limit(event: Event) -> None:
+            if not show(event):
+                scope.cancel()
 
-            def show_until_limit(event: Event) -> None:
-                if not show(event):
-                    group.cancel_scope.cancel()
-
-            group.start_soon(stop)
+        with handling_stop(lambda _: loop.call_soon_threadsafe(scope.cancel)):
             await stay_connected(address, protocol, show_until_limit)
 
 

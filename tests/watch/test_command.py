@@ -13,10 +13,10 @@ from typing import IO, Any, Self
 
 import pytest
 
-from hello.__main__ import main as hello
 from hello.client import ClientProtocol
 from hello.message import now_ms
 from hello.watch import command
+from hello.watch.command import main as watch
 from hello.watch.connection import Event
 from tests.client_histories import Frame, gap, message, play, welcome
 from tests.conftest import missing
@@ -140,12 +140,12 @@ def test_exit_code(
 ) -> None:
     """A loss that no message has followed is shown at the end."""
 
-    async def watch(_: str, protocol: ClientProtocol, show: Callable[[Event], bool], __: float) -> None:
+    async def play_steps(_: str, protocol: ClientProtocol, show: Callable[[Event], bool], __: float) -> None:
         for item in play(protocol, steps):
             show(item)
 
-    monkeypatch.setattr(command, "_watch", watch)
-    assert hello(["watch", "127.0.0.1:1", "--json"]) == code
+    monkeypatch.setattr(command, "_watch", play_steps)
+    assert watch(["127.0.0.1:1", "--json"]) == code
     *_, line, tally = map(json.loads, capsys.readouterr().out.splitlines())
     assert line.items() >= last.items()
     assert tally["lost"] + tally["repeated"] == code
@@ -177,7 +177,7 @@ def test_a_signal_ends_it_with_the_tally(process: HelloProcess, number: signal.S
 
 
 def test_it_ends_after_so_many_seconds(process: HelloProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    hello(["watch", process.url, "--json", "--seconds", "0.5"])
+    watch([process.url, "--json", "--seconds", "0.5"])
     first, *_, tally = map(json.loads, capsys.readouterr().out.splitlines())
     assert tally["type"] == "tally"
     assert 500 <= now_ms() - first["at"] < 10_000
@@ -185,7 +185,7 @@ def test_it_ends_after_so_many_seconds(process: HelloProcess, capsys: pytest.Cap
 
 def test_without_a_connection_the_exit_code_is_1(capsys: pytest.CaptureFixture[str]) -> None:
     """Attempts are not made at once, and a password is not shown."""
-    assert hello(["watch", f"me:secret@127.0.0.1:{free_ports(1)[0]}", "--seconds", "0.2"]) == 1
+    assert watch([f"me:secret@127.0.0.1:{free_ports(1)[0]}", "--seconds", "0.2"]) == 1
     captured = capsys.readouterr()
     assert 1 <= captured.out.count("unreachable: ") < 10
     assert "secret" not in captured.out
@@ -232,7 +232,7 @@ def test_without_stdout_it_does_not_start() -> None:
 
 
 def test_a_bad_address_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    assert hello(["watch", "http://me:secret@h/?x"]) == 2
+    assert watch(["http://me:secret@h/?x"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(r"hello watch: 'http://h/\?x' is not the address of a page: give .+\n", captured.err)
@@ -250,7 +250,7 @@ def test_a_bad_address_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str])
 )
 def test_arguments(arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        hello(["watch", "127.0.0.1:1", *arguments])
+        watch(["127.0.0.1:1", *arguments])
     captured = capsys.readouterr()
     assert ended.value.code == code
     assert words in " ".join((captured.out + captured.err).split())
