@@ -149,6 +149,19 @@ def test_nohup() -> None:
     assert "SIGHUP" not in process.output
 
 
+@pytest.mark.parametrize("log_format", ["text", "json", ""])
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "<&- 2>&-"])
+def test_closed_streams(closed: str, log_format: str) -> None:
+    """A process whose standard streams are closed serves, and ends with code 0: no socket takes their place."""
+    process = HelloProcess(**{"log_format": log_format} if log_format else {})
+    try:
+        process.launch(under=["sh", "-c", f'exec "$@" {closed}', "sh"]).wait_for("/readyz", 200)
+        assert "<title>" in process.page()
+        assert process.terminate() == 0
+    finally:
+        process.kill()
+
+
 def test_broadcaster_alone(redis_server: RedisServer) -> None:
     """A process without a relay has the ops server and no public server."""
     with HelloProcess(actors="broadcaster", channel=redis_server.url) as process:
