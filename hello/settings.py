@@ -6,15 +6,19 @@ overrides the variable. Each mistake is reported in one line, and all mistakes t
 
 import argparse
 import difflib
+import importlib
 import inspect
 import math
 import os
 import pkgutil
 import re
 import socket
+import sysconfig
+import traceback
 import unicodedata
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from ipaddress import ip_address
+from types import ModuleType
 from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
@@ -129,12 +133,15 @@ class Settings(BaseSettings):
     def _actor_function(cls, name: str) -> str:
         if not _FUNCTION.fullmatch(name):
             raise ValueError("give MODULE:FUNCTION, such as clock:clock")
-        try:
-            actor = pkgutil.resolve_name(name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"{error}; name the folder that holds the module in PYTHONPATH") from error
-        if not inspect.iscoroutinefunction(actor):
-            raise ValueError("an actor is an async function")
+        module_name, function_name = name.split(":")
+        module = vars(_import(module_name))
+        actors = ", ".join(each for each, value in module.items() if inspect.iscoroutinefunction(value)) or "none"
+        if function_name not in module:
+            raise ValueError(
+                f"module {module_name!r} has no attribute {function_name!r}; its async functions: {actors}"
+            )
+        if not inspect.iscoroutinefunction(module[function_name]):
+            raise ValueError(f"an actor is an async function; those of the module: {actors}")
         return name
 
     @field_validator("channel")
@@ -222,6 +229,31 @@ class Settings(BaseSettings):
         """The channel's URL without user and password."""
         parts = urlsplit(self.channel)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _import(name: str) -> ModuleType:
+    """Return the module. Raises ValueError if there is no such module, or an error in it, with file and line."""
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{name}.".startswith(f"{missing}."):
+            folder = "name the folder that holds the module in PYTHONPATH"
+            remedy = "give the name of the module, without .py" if name.endswith(".py") else folder
+            raise ValueError(f"{error}; {remedy}") from error
+        remedy = "; install it where hello is installed" if missing else ""
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"its import failed at {_place(error)}: {reason}{remedy}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Return the file and line of an error in a module: the innermost line outside of installed packages."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    installed = tuple(sysconfig.get_paths()[each] for each in ("stdlib", "purelib"))
+    _, *frames = traceback.extract_tb(error.__traceback__)  # the first frame is our own
+    frame = ([each for each in frames if not each.filename.startswith(("<", *installed))] or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

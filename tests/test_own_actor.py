@@ -91,20 +91,41 @@ def test_actor_ends(tmp_path: Path, actor: str, reason: str) -> None:
     assert reason in line
 
 
-MISTAKES = {  # values of HELLO_BROADCASTER, and a part of the error
+MODULES = {
+    "divides": "x = 1\nx / 0\n",
+    "decodes": "import json\n\njson.loads('[')\n",  # the error is raised in a file of the library
+    "asks": "import nothing\n",
+    "lacks": "from json import nothing\n",
+    "broken": "\n\nasync def broken(:\n",
+    "ends": "import sys\n\nsys.exit('done')\n",
+    "uses": "import divides\n",
+}
+FAILED = "its import failed at /.+/clock"
+MISTAKES = {  # values of HELLO_BROADCASTER, and a pattern of the error
     "clock": "give MODULE:FUNCTION, such as clock:clock",
     "clock:clock()": "give MODULE:FUNCTION, such as clock:clock",
-    "clock.py:clock": "No module named 'clock.py'",
+    "clock.py:clock": "No module named 'clock.py'.*; give the name of the module, without .py",
     "nowhere:clock": "No module named 'nowhere'; name the folder that holds the module in PYTHONPATH",
-    "clock:time": "module 'clock' has no attribute 'time'",
-    "clock:anyio": "an actor is an async function",
+    "clock.of.mine:clock": "No module named 'clock.of'.*; name the folder that holds the module in PYTHONPATH",
+    "clock:time": "module 'clock' has no attribute 'time'; its async functions: clock",
+    "clock:anyio": "an actor is an async function; those of the module: clock",
+    "divides:actor": rf"{FAILED}/divides\.py:2: ZeroDivisionError: division by zero",
+    "decodes:actor": rf"{FAILED}/decodes\.py:3: JSONDecodeError: Expecting value.+",
+    "asks:actor": rf"{FAILED}/asks\.py:1: .*No module named 'nothing'; install it where hello is installed",
+    "lacks:actor": rf"{FAILED}/lacks\.py:1: ImportError: cannot import name 'nothing' from 'json'[^;]+",
+    "broken:actor": rf"{FAILED}/broken\.py:3: SyntaxError: [^;]+",
+    "ends:actor": rf"{FAILED}/ends\.py:3: SystemExit: done",
+    "uses:actor": rf"{FAILED}/divides\.py:2: ZeroDivisionError: division by zero",
 }
 
 
-def test_mistakes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is not an actor is a mistake at the start, and the error names the reason."""
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A name that is not an actor is a mistake at the start, and the error names the reason: in a module its line."""
+    for module, text in MODULES.items():
+        (folder / f"{module}.py").write_text(text)
     monkeypatch.syspath_prepend(str(folder))
-    for name, reason in MISTAKES.items():
-        with pytest.raises(ConfigError, match=r"^HELLO_BROADCASTER: ") as error:
-            load({"broadcaster": name})
-        assert reason in str(error.value)
+    monkeypatch.setenv("HELLO_BROADCASTER", name)
+    with pytest.raises(ConfigError) as error:
+        load()
+    assert re.fullmatch(rf"HELLO_BROADCASTER: {MISTAKES[name]} \(it is '.+'\)", str(error.value)), error.value
