@@ -10,7 +10,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from importlib.metadata import distributions
 from ipaddress import ip_address
 from typing import Any
 
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp
 
 from hello.channel import Unsupported, open_channel
 from hello.printable import printable
-from hello.settings import ConfigError, Settings, add_flags, load
+from hello.settings import ConfigError, Settings, add_flags, load, name_of
 from hello.signals import end_by, handling_stop
 from hello.system import run
 from hello.web.listener import RESERVED_FDS, listen
@@ -38,15 +39,19 @@ def main(arguments: Sequence[str]) -> int:
     """Run one process until a signal stops it, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="hello",
+        usage="hello [--SETTING VALUE]...\n       hello watch URL  (shows a relay's stream: see hello watch --help)",
         description='Broadcasts "Hello world" at random intervals, live in every open browser. Without any'
         " flag: both actors, over memory, at http://127.0.0.1:8000.",
-        epilog="Each flag is an environment variable too: --interval-min is HELLO_INTERVAL_MIN. The flag overrides it."
-        " `hello watch URL` shows the stream of a running relay in the terminal: see `hello watch --help`.",
+        epilog="Each flag is an environment variable too: --interval-min is HELLO_INTERVAL_MIN. The flag overrides it.",
     )
     add_flags(parser)
+    asked = "--version" in arguments  # to look for the version takes 10 ms
+    version = next((each.version for each in distributions(name="hello")), "is not installed") if asked else ""
+    parser.add_argument("--version", action="version", version=f"hello {version}")
+    flags, unknown = parser.parse_known_args(arguments)
     try:
-        settings = load(vars(parser.parse_args(arguments)))
-        listeners = _listen(settings)
+        settings = load(vars(flags), unknown)
+        listeners = _listen(settings, vars(flags))
     except ConfigError as error:
         for line in error.lines:
             sys.stderr.write(f"hello: {line}\n")
@@ -110,22 +115,25 @@ def _stopper(stop: anyio.Event) -> Callable[[signal.Signals], None]:
     return on_signal
 
 
-def _listen(settings: Settings) -> dict[str, socket.socket]:
-    wanted = {"ops": ("OPS_HOST", "OPS_PORT", settings.ops_host, settings.ops_port)}
-    if "relay" in settings.actors:
-        wanted["public"] = ("HOST", "PORT", settings.host, settings.port)
+def _listen(settings: Settings, flags: Container[str]) -> dict[str, socket.socket]:
+    wanted = {"public": ("host", "port")} if "relay" in settings.actors else {}  # first, since it is logged first
+    wanted["ops"] = ("ops_host", "ops_port")
     listeners, mistakes = {}, []
-    for name, (host_name, port_name, host, port) in wanted.items():
+    for name, (host_field, port_field) in wanted.items():
+        host, port = getattr(settings, host_field), getattr(settings, port_field)
+        host_name, port_name = name_of(host_field, flags), name_of(port_field, flags)
         try:
             listeners[name] = listen(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be encoded for DNS
             reason = getattr(error, "strerror", None) or error
             remedy = {
-                errno.EADDRINUSE: f"another program listens there: stop it, or give another HELLO_{port_name}",
-                errno.EACCES: f"give HELLO_{port_name} a port from 1024",
-            }.get(getattr(error, "errno", 0), f"give HELLO_{host_name} an address of this machine")
-            mistakes.append(f"HELLO_{host_name}, HELLO_{port_name}: cannot listen on {host}:{port}: {reason}; {remedy}")
+                errno.EADDRINUSE: f"another program listens there: stop it, or give another {port_name}",
+                errno.EACCES: f"give {port_name} a port from 1024",
+            }.get(getattr(error, "errno", 0), f"give {host_name} an address of this machine")
+            mistakes.append(f"{host_name}, {port_name}: cannot listen on {host}:{port}: {reason}; {remedy}")
     if mistakes:
+        for listener in listeners.values():
+            listener.close()
         raise ConfigError(mistakes)
     return listeners
 

@@ -16,7 +16,7 @@ import socket
 import sysconfig
 import traceback
 import unicodedata
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from types import ModuleType
 from typing import Any, Literal, cast, get_args
@@ -37,8 +37,11 @@ MAX_SECONDS = 86_400.0  # a day between two messages, or for a drain, is a misty
 
 # Kubernetes sets variables with these names in every pod of a namespace that has a Service named hello.
 _SERVICE_LINK = re.compile(r"HELLO_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-_INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
+_FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, lone surrogates, line and paragraph ends
+_INVISIBLE = {"Zs", "Cf", "Mn", "Me"}  # spaces, characters that format others, and marks on others
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol, but drawn as nothing
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_FIELD = re.compile(r"\{(\w+)\}")
 _DATABASE = re.compile(r"/?|/[0-9]{1,9}")
 _STREAM = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_STREAM}}}")  # braces mark the part of a key that Redis Cluster hashes
 _HOST = r"([a-z0-9._-]+|\[[0-9a-f:.]+\])"
@@ -170,7 +173,8 @@ class Settings(BaseSettings):
     @field_validator("text", "instance")
     @classmethod
     def _visible(cls, text: str) -> str:
-        if not text.strip() or any(unicodedata.category(character) in _INVISIBLE for character in text):
+        is_visible = any(unicodedata.category(each) not in _INVISIBLE and each not in _BLANK for each in text)
+        if not is_visible or any(unicodedata.category(each) in _FORBIDDEN for each in text):
             raise ValueError("give at least one visible character, and no control characters")
         return text
 
@@ -242,8 +246,7 @@ def _import(name: str) -> ModuleType:
             remedy = "give the name of the module, without .py" if name.endswith(".py") else folder
             raise ValueError(f"{error}; {remedy}") from error
         remedy = "; install it where hello is installed" if missing else ""
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"its import failed at {_place(error)}: {reason}{remedy}") from error
+        raise ValueError(f"its import failed at {_place(error)}: {type(error).__name__}: {error}{remedy}") from error
 
 
 def _place(error: BaseException) -> str:
@@ -265,94 +268,98 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         if isinstance(default, tuple):
             default = ",".join(default)
         text = {"instance": "the host's name", "log_format": "unset"}.get(name, str(default) or "empty")
-        flag = "--" + name.replace("_", "-")
+        flag = _flag(name)
         parser.add_argument(
             flag, dest=name, metavar="…", default=argparse.SUPPRESS, help=f"{field.description} (default: {text})"
         )
 
 
-def load(flags: Mapping[str, str] | None = None) -> Settings:
+def load(flags: Mapping[str, str] | None = None, unknown: Sequence[str] = ()) -> Settings:
     """Return the configuration from these flags (by field name) and the environment.
 
-    Raises ConfigError if a variable is unknown, a value is out of its limits, or settings do not fit together.
+    Raises ConfigError if a variable is unknown, a value is out of its limits, or settings do not fit together, and
+    always if there are `unknown` arguments.
     """
     given: dict[str, Any] = dict(flags or {})
-    lines = _unknown_variables()
+    lines = _unknown(unknown)
     wrong: set[str] = set()
     try:
         settings = Settings(**given)  # pydantic reads text here, as from the environment
     except ValidationError as error:
-        lines += map(_line, error.errors())
+        lines += [_line(mistake, given) for mistake in error.errors()]
         wrong = {str(mistake["loc"][0]) for mistake in error.errors()}
-        defaults = {
-            name: field.get_default(call_default_factory=True, validated_data={})
-            for name, field in Settings.model_fields.items()
-            if name in wrong
-        }
         right = {name: value for name, value in given.items() if name not in wrong}
+        fields = Settings.model_fields
+        defaults = {each: fields[each].get_default(call_default_factory=True) for each in wrong & fields.keys()}
         settings = Settings(**right, **defaults)  # the defaults hide wrong variables
-    lines += [line for fields, line in _conflicts(settings) if not wrong.intersection(fields)]
+    for conflict in _conflicts(settings):
+        names = {field: name_of(field, given) for field in _FIELD.findall(conflict)}
+        if not wrong & names.keys():
+            lines.append(conflict.format_map(names))
     if lines:
         raise ConfigError(lines)
     return settings
 
 
-def _conflicts(settings: Settings) -> Iterator[tuple[Sequence[str], str]]:
-    """Yield for each conflict between settings the names of their fields, and the line that reports it."""
+def _conflicts(settings: Settings) -> Iterator[str]:
+    """Yield a line for each conflict between settings; it has every field that takes part, as `{field}`."""
     if settings.interval_min > settings.interval_max:
-        least, most = f"{settings.interval_min:g}", f"{settings.interval_max:g}"
-        yield (
-            ("interval_min", "interval_max"),
-            f"{PREFIX}INTERVAL_MIN: {least} is more than {PREFIX}INTERVAL_MAX ({most})",
-        )
+        yield f"{{interval_min}}: {settings.interval_min:g} is more than {{interval_max}} ({settings.interval_max:g})"
     if urlsplit(settings.channel).scheme == "memory" and not {"broadcaster", "relay"} <= set(settings.actors):
         yield (
-            ("channel", "actors"),
-            f"{PREFIX}CHANNEL: memory:// reaches this process only, which needs a broadcaster and a relay then;"
-            f" give a redis:// URL, or {PREFIX}ACTORS=broadcaster,relay",
+            "{channel}: memory:// reaches this process only, which needs a broadcaster and a relay then;"
+            " give a redis:// URL, or {actors}=broadcaster,relay"
         )
     if settings.password is not None and urlsplit(settings.channel).password:
+        yield "{channel_password}: the URL in {channel} has a password too; give only one of the two"
+    if settings.port == settings.ops_port != 0 and "relay" in settings.actors and _hosts_overlap(settings):
         yield (
-            ("channel_password", "channel"),
-            f"{PREFIX}CHANNEL_PASSWORD: the URL in {PREFIX}CHANNEL has a password too; give only one of the two",
-        )
-    same_port = "relay" in settings.actors and settings.port == settings.ops_port != 0
-    if same_port and _overlap(settings.host, settings.ops_host):
-        yield (
-            ("port", "ops_port", "host", "ops_host", "actors"),
-            f"{PREFIX}PORT: {settings.port} is {PREFIX}OPS_PORT too, at addresses that overlap;"
-            " give one of the two servers another port",
+            f"{{port}}: {settings.port} is {{ops_port}} too, but a relay ({{actors}}) has two servers, and their"
+            " addresses ({host}, {ops_host}) overlap; give one of them another port"
         )
 
 
-def _overlap(*hosts: str) -> bool:
-    """Return True if two servers cannot listen at these two hosts with one port."""
+def _hosts_overlap(settings: Settings) -> bool:
+    """Return True if the two servers cannot listen with one port."""
+    hosts = (settings.host, settings.ops_host)
     try:
         one, other = (ip_address(socket.getaddrinfo(host, None, flags=socket.AI_PASSIVE)[0][4][0]) for host in hosts)
     except (OSError, UnicodeError):
         return False  # to listen there is the mistake
-    # `::` is every IPv4 address too.
-    return one == other or any(
-        each.is_unspecified and (each.version == 6 or one.version == other.version) for each in (one, other)
-    )
+    every = [each for each in (one, other) if each.is_unspecified]  # `::` is every IPv4 address too
+    return one == other or any(each.version == 6 or one.version == other.version for each in every)
 
 
-def _unknown_variables() -> list[str]:
-    known = {name.upper() for name in Settings.model_fields}
+def _unknown(arguments: Sequence[str]) -> list[str]:
+    """Return a line for each of these arguments, and for each variable of ours, that no setting has."""
+    flags = {_flag(name)[2:]: _flag(name) for name in Settings.model_fields} | {"watch": "`hello watch URL`"}
+    variables = {name.upper(): f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    own_names = {name: name.removeprefix(PREFIX) for name in sorted(os.environ) if not _SERVICE_LINK.fullmatch(name)}
+    # What comes after a flag that does not exist may be its value.
+    shown = [argument for argument in arguments if argument.startswith("-")] or arguments[:1]
+    unknown = [(argument, argument.lstrip("-").partition("=")[0], flags) for argument in shown]
+    unknown += [(name, own, variables) for name, own in own_names.items() if own != name and own not in variables]
     lines = []
-    for name in sorted(os.environ):
-        own = name.removeprefix(PREFIX)
-        if own != name and own not in known and not _SERVICE_LINK.fullmatch(name):
-            near = difflib.get_close_matches(own, known, n=1)
-            lines.append(f"{name}: there is no such setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
+    for name, own, known in unknown:
+        near = difflib.get_close_matches(own, known, n=1)
+        lines.append(f"{name}: there is no such setting" + (f"; did you mean {known[near[0]]}?" if near else ""))
     return lines
 
 
-def _line(mistake: Any) -> str:
+def name_of(field: str, flags: Container[str]) -> str:
+    """Return the name of a setting as it was given: its flag if it is one of these `flags`, or else its variable."""
+    return _flag(field) if field in flags else f"{PREFIX}{field.upper()}"
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _line(mistake: Any, flags: Container[str]) -> str:
     """Return the line that reports one mistake in one field."""
     reason = mistake.get("ctx", {}).get("error")
     name = str(mistake["loc"][0])
     text = str(reason) if reason else str(mistake["msg"]).lower()
     # The URL may contain a password.
     given = "" if name.startswith("channel") else f" (it is {str(mistake['input'])[:60]!r})"
-    return f"{PREFIX}{name.upper()}: {text}{given}"
+    return f"{name_of(name, flags)}: {text}{given}"

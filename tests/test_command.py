@@ -10,6 +10,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -21,9 +22,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from hello.channel.redis import Keys
+from hello.command import main as run
 from hello.settings import ConfigError, Settings, load
 from hello.web.listener import listen
 from tests.processes import HelloProcess, free_ports
+from tests.readmes import ROOT
 from tests.redis_server import RedisServer
 
 
@@ -68,6 +71,7 @@ def test_signal_drains(number: signal.Signals) -> None:
         assert process.wait() == 0
         lines = [json.loads(line) for line in process.output.splitlines()]
         assert {line["level"] for line in lines} == {"info"}
+        assert lines[0]["message"] == f"page: {process.url.rstrip('/')}"
         assert lines[-1]["message"] == "stopped"
         assert all({"time", "level", "logger", "instance", "message"} == line.keys() for line in lines)
 
@@ -290,8 +294,15 @@ MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a
     ),
     ({"interval_min": "0"}, ["HELLO_INTERVAL_MIN: "]),
     ({"interval_max": "nan"}, ["HELLO_INTERVAL_MAX: "]),
+    ({"interval_max": "1e9", "history": "1" * 9}, ["HELLO_INTERVAL_MAX: .* 86400 ", "HELLO_HISTORY: .* 1000000 "]),
     ({"text": ""}, ["HELLO_TEXT: "]),
     ({"text": "x" * 4097}, ["HELLO_TEXT: "]),
+    # Characters of no width, blank letters and symbols, and marks without a letter.
+    *(
+        ({"text": text}, ["HELLO_TEXT: "])
+        for text in ("\u200b", "\ufeff\u2060 \u00ad", "\u3164\u115f", "\u2800", "\ufe0f")
+    ),
+    ({"instance": "\u200d"}, ["HELLO_INSTANCE: "]),
     ({"text": "two\nlines"}, ["HELLO_TEXT: "]),
     ({"drain_seconds": "-1", "drain_delay": "-1"}, ["HELLO_DRAIN_DELAY: ", "HELLO_DRAIN_SECONDS: "]),
     ({"max_clients": "0"}, ["HELLO_MAX_CLIENTS: "]),
@@ -318,6 +329,38 @@ def test_mistakes() -> None:
         for found, line in zip(error.value.lines, lines, strict=True):
             assert re.match(line, found), found
             assert "\n" not in found
+
+
+WRONG_FLAGS: tuple[tuple[str, Mapping[str, str], list[str]], ...] = (  # arguments, variables, and patterns as above
+    ("--prot 1", {}, ["--prot: .*--port"]),
+    (
+        "--prot=1 --foo --port x",
+        {"prot": "1"},
+        ["--prot=1: .*--port", "--foo: (?!.*mean)", "HELLO_PROT: ", "--port: .*'x'"],
+    ),
+    ("wacth http://h", {}, ["wacth: .*`hello watch URL`"]),
+    ("--port 8001", {}, ["--port: 8001 is HELLO_OPS_PORT "]),
+    (
+        "--interval-min 5 --actors relay",
+        {"interval_max": "2"},
+        ["--interval-min: .*HELLO_INTERVAL_MAX", "HELLO_CHANNEL: .*--actors"],
+    ),
+    ("--history 0 --interval-max 1e9", {"port": "x"}, ["--interval-max: .* 86400 ", "--history: ", "HELLO_PORT: "]),
+    ("--host 192.0.2.1 --ops-port 0", {}, ["--host, HELLO_PORT: cannot listen on 192.0.2.1:8000: .* --host "]),
+)
+
+
+def test_wrong_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong flag is reported as it was given, and one that does not exist with the flag that was meant."""
+    for arguments, settings, patterns in WRONG_FLAGS:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(f"HELLO_{name.upper()}", value)
+            assert run(arguments.split()) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == len(patterns), lines
+        for found, pattern in zip(lines, patterns, strict=True):
+            assert re.match(f"hello: {pattern}", found), found
 
 
 def test_any_script() -> None:
@@ -381,7 +424,7 @@ def test_colliding_ports(host: str, ops_host: str) -> None:
                 stack.enter_context(listen(each, port))
         except (OSError, UnicodeError) as error:  # of another kind where this machine has no such address
             collide = getattr(error, "errno", None) == errno.EADDRINUSE
-    with pytest.raises(ConfigError, match=f"PORT: {port} .*HELLO_OPS_PORT") if collide else nullcontext():
+    with pytest.raises(ConfigError, match=f"^--port: {port} is --ops-port too") if collide else nullcontext():
         load(settings)
     assert load({**settings, "actors": "broadcaster", "channel": "redis://h"}).port == port
     assert load({**settings, "port": "0", "ops_port": "0"}).port == 0
@@ -397,6 +440,7 @@ def test_flag_overrides_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help() -> None:
     """`--help` shows every setting, with its default and its unit."""
     text = " ".join(hello("--help").stdout.split())
+    assert "hello watch URL" in text.partition("Broadcasts")[0]
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')} …" in text
     for part in (
@@ -404,7 +448,13 @@ def test_help() -> None:
         "(default: 10000)",
         "(default: broadcaster,relay)",
         "(default: the host's name)",
-        "hello watch URL",
+        "hello watch --help",
         "as a flag it is visible in `ps`",
     ):
         assert part in text
+
+
+def test_version() -> None:
+    """`--version` prints the version of the installed package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert hello("--version").stdout == f"hello {project['version']}\n"

@@ -20,6 +20,7 @@ from hello.watch.tally import Tally
 
 MAX_LAST = 9_999_999  # messages; relays reject more
 MAX_SECONDS = 31_536_000.0  # a year
+MAX_MESSAGES = 1_000_000_000  # shown; a larger number is mistyped
 
 MISUSED = 2  # exit code
 NOT_SHOWN = 1  # exit code: something was lost or repeated, or that is not known
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     for flag, parse, default, help_text in (
         ("--last", _within(int, 0, MAX_LAST), 0, "begin with the N newest messages (default: from now on)"),
         ("--seconds", _within(float, 0.1, MAX_SECONDS), math.inf, "watch for so long (default: until it is stopped)"),
-        ("--messages", _within(int, 1, sys.maxsize), math.inf, "until so many have been shown"),
+        ("--messages", _within(int, 1, MAX_MESSAGES), math.inf, "until so many have been shown"),
     ):
         parser.add_argument(flag, metavar="N", type=parse, default=default, help=help_text)
     return parser
@@ -108,7 +109,7 @@ def _within(read: Callable[[str], float], least: float, most: float) -> Callable
         except ValueError:
             value = math.nan
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"give a number from {least:g} to {most:g}, not {text!r}")
+            raise argparse.ArgumentTypeError(f"give a number from {least:.15g} to {most:.15g}, not {text!r}")
         return value
 
     return parse

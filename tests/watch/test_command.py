@@ -243,6 +243,8 @@ def test_a_bad_address_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str])
     [
         (["--last", "-1"], 2, "argument --last: give a number from 0 to "),
         (["--last", "x"], 2, "argument --last: give a number from 0 to "),
+        (["--seconds", "1e9"], 2, "from 0.1 to 31536000, not '1e9'"),
+        (["--messages", str(10**15)], 2, "from 1 to 1000000000, not"),
         (["--seconds", "nan"], 2, "argument --seconds: give a number from 0.1 to "),
         (["--messages", "0"], 2, "argument --messages: give a number from 1 to "),
         (["--help"], 0, "Exit code 0: "),
