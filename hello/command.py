@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import errno
 import gc
-import json
 import logging
 import resource
 import signal
@@ -20,7 +19,7 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.channel import Unsupported, open_channel
-from hello.printable import printable
+from hello.printable import printable, printable_json
 from hello.settings import ConfigError, Settings, add_flags, load, name_of
 from hello.signals import end_by, handling_stop
 from hello.system import run
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         listeners = _listen(settings, vars(flags))
     except ConfigError as error:
         for line in error.lines:
-            sys.stderr.write(f"hello: {line}\n")
+            sys.stderr.write(f"hello: {printable(line)}\n")
         return EXIT_MISCONFIGURED
     _configure_logging(settings)
     _raise_file_limit()
@@ -208,4 +207,4 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return printable_json(line)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import tomllib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -238,28 +237,35 @@ def test_too_old(redis_server: RedisServer, actors: str) -> None:
     assert "Traceback" not in process.output
 
 
-def test_text_log_cannot_control_a_terminal() -> None:
-    """A text log has no control character from the error of a server, neither in a message nor in a traceback."""
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_log_cannot_control_a_terminal(log_format: str) -> None:
+    """A log has no control character from the error of a server, neither in a message nor in a traceback."""
+    sent = "WRONGTYPE \x1b]0;owned\x07 \x9b2J \u202e"
 
     class Hostile(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             while received := self.request.recv(1 << 16):
                 commands = len(re.findall(rb"(?m)^\*", received))
-                self.request.sendall(b"-WRONGTYPE \x1b]0;owned\x07 \xc2\x9b2J\r\n" * commands)
+                self.request.sendall(f"-{sent} \u2028\r\n".encode() * commands)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Hostile) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         channel = f"redis://127.0.0.1:{server.server_address[1]}"
-        process = HelloProcess(actors="broadcaster", channel=channel, log_format="text")
+        process = HelloProcess(actors="broadcaster", channel=channel, log_format=log_format)
         try:
             assert process.launch().wait() == 1
         finally:
             process.kill()
             server.shutdown()
-    assert [each for each in process.output if each != "\n" and unicodedata.category(each) == "Cc"] == []
-    assert process.output.count(r"WRONGTYPE \x1b]0;owned\x07 \x9b2J") >= 2
-    assert re.search("^ .*Traceback ", process.output, re.MULTILINE)
+    lines = process.output.split("\n")
+    assert all(line.isprintable() for line in lines)
+    if log_format == "json":
+        error = json.loads(lines[-2])
+        assert all(sent in error[field] for field in ("message", "error"))
+    else:
+        assert process.output.count(r"WRONGTYPE \x1b]0;owned\x07 \x9b2J \u202e") >= 2
+        assert re.search("^ .*Traceback ", process.output, re.MULTILINE)
 
 
 MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a pattern for each line of the error
@@ -338,6 +344,7 @@ WRONG_FLAGS: tuple[tuple[str, Mapping[str, str], list[str]], ...] = (  # argumen
         {"prot": "1"},
         ["--prot=1: .*--port", "--foo: (?!.*mean)", "HELLO_PROT: ", "--port: .*'x'"],
     ),
+    ("--foo\x1b[2J\x9b", {"a\nb": ""}, [r"--foo\\x1b\[2J\\x9b: ", r"HELLO_A\\nB: "]),
     ("wacth http://h", {}, ["wacth: .*`hello watch URL`"]),
     ("--port 8001", {}, ["--port: 8001 is HELLO_OPS_PORT "]),
     (

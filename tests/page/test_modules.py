@@ -6,6 +6,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from hello.printable import printable
 from tests.page.standalone import KEPT, NOON, ORIGIN, PAGE, PREFIX, WELCOME, gap, message, open_page, run, serve_stream
 
 pytestmark = pytest.mark.browser
@@ -130,6 +131,13 @@ def test_format_time(blank: Page) -> None:
 def test_format_duration(blank: Page, milliseconds: int | None, text: str) -> None:
     """A duration has the largest unit of which there is at least one."""
     assert run(blank, "text", "return m.formatDuration(a)", milliseconds) == text
+
+
+def test_printable(blank: Page) -> None:
+    """The same characters are escaped as in logs and in `hello watch`, in the same way."""
+    codes = [*range(0x3000), 0xD800, 0xDFFF, 0x1F469]
+    body = "return m.printable(a.map((code) => String.fromCodePoint(code)).join(' '))"
+    assert run(blank, "text", body, codes) == printable(" ".join(map(chr, codes)))
 
 
 def test_gap_text(page: Page) -> None:

@@ -317,7 +317,8 @@ def test_copy_report(browser: Browser, scheme: str) -> None:
     with blank_page(browser, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.clock.set_fixed_time(NOON / 1000)
         url = f"{scheme}://hello.test/"
-        open_page(page, [RELAY, sent(NOON - 10, "a"), 1011], [RELAY, sent(NOON - 5, "b")], url=url)
+        evil, escaped = "x\nShown: 9\x1b]0;x\x07\u2028", r"x\nShown: 9\x1b]0;x\x07\u2028"
+        open_page(page, [{**RELAY, "relay": evil}, sent(NOON - 10, "a"), 1011], [RELAY, sent(NOON - 5, "b")], url=url)
         expect(page.locator("#messages > li")).to_have_count(5)
         assert page.evaluate("isSecureContext") == (scheme == "https")
 
@@ -333,10 +334,17 @@ def test_copy_report(browser: Browser, scheme: str) -> None:
         assert text.startswith(f"hello at {url}, 2023-11-15T12:00:00.000Z to 2023-11-15T12:00:00.000Z")
         lines = text.splitlines()
         for line in [
-            *("Connected to relay-1.", "Broadcasters: broadcaster-1", "Relays: relay-1", "Shown: 2", "Repeated: 0"),
+            *(
+                "Connected to relay-1.",
+                "Broadcasters: broadcaster-1",
+                f"Relays: relay-1, {escaped}",
+                "Shown: 2",
+                "Repeated: 0",
+            ),
             *("Reconnects: 1", "2023-11-15T12:00:00.000Z The connection was lost at 12:00:00."),
         ]:
             assert line in lines
+        assert f"2023-11-15T12:00:00.000Z Connected to {escaped}." in lines
 
 
 # The log.

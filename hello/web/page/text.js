@@ -13,6 +13,10 @@ import { CHANNEL_TO_RELAY, RELAY_TO_PAGE } from "./state.js";
 
 const TIME = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const DATE_AND_TIME = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+// As in hello/printable.py: what controls a terminal, ends a line or reorders it, and lone surrogates.
+const UNSAFE = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+/** @type {Record<string, string>} */
+const SHORT_ESCAPES = { "\t": "\\t", "\n": "\\n", "\r": "\\r" };
 const NUMBER = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 1 });
 
 /**
@@ -231,12 +235,24 @@ export function plotText(buckets, eventCount) {
 }
 
 /**
+ * Returns the text in one line that is safe in a terminal, with each unsafe character escaped: ESC as `\x1b`.
+ *
+ * @param {string} text
+ */
+export function printable(text) {
+	return text.replace(UNSAFE, (character) => {
+		const code = character.charCodeAt(0).toString(16).padStart(2, "0");
+		return SHORT_ESCAPES[character] ?? (code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code}`);
+	});
+}
+
+/**
  * Returns everything that the page has seen, for a bug report.
  *
  * @param {State} state
  */
 export function reportText(state, now = Date.now()) {
-	return [
+	const lines = [
 		`hello at ${location.href}, ${formatIso(state.openedAt)} to ${formatIso(now)}, in ${navigator.userAgent}`,
 		statusText(state).long,
 		pathText(state),
@@ -245,7 +261,8 @@ export function reportText(state, now = Date.now()) {
 		...statisticsRows(state.statistics(now)).map(({ label, value }) => `${label}: ${value}`),
 		...state.events.map((event) => `${formatIso(event.at)} ${eventText(event)}`),
 		`(Times of day are in the time zone ${TIME.resolvedOptions().timeZone}.)`,
-	].join("\n");
+	];
+	return lines.map(printable).join("\n");
 }
 
 /** @param {number} time */
