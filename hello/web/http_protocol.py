@@ -31,7 +31,7 @@ from hello.web.admission import AdmissionQueue
 from hello.web.handshake import BadHandshake, Handshake
 from hello.web.websocket import ABORT_SECONDS, WebSocketConnection
 
-HEAD_SECONDS = 10.0  # from the first byte of a request, or from the connection, to the end of the request's head
+HEAD_SECONDS = 10.0  # from the first byte of a request, or from the connection, to the end of the request
 QUEUED_HEAD_SECONDS = 1.0  # more, for a head that may be complete in the admission queue
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
 MAX_FIELDS = 100  # in a head: a proxied browser sends some 30, and each costs 150 bytes of memory beside its own
@@ -44,14 +44,14 @@ _ABSOLUTE = re.compile(rb"[A-Za-z]+://([^/?#]*)")  # a target with its authority
 class HttpProtocol(HttpToolsProtocol):
     """HTTP with a limited head (Kludex/uvicorn#157), one request at a time, and no request body.
 
-    A head that is too large or has too many fields is answered 431, a head that is too slow 408, a body 413, and a
-    request before the answer to the last one 429 (RFC 6585, RFC 9110); each is the last answer on its connection.
+    A head that is too large or has too many fields is answered 431, a head that is too slow 408, the first byte of a
+    body 413, and a request before the answer to the last one 429 (RFC 6585, RFC 9110); each is the last answer on its
+    connection. A declared body in which nothing comes is no body, and belongs to the head.
     """
 
     _timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
     _head_bytes = 0  # received while a head is awaited
     _error: bytes | None = None  # the status line to answer with when the parser stops; None is 400
-    _has_body = False
     _queued = False  # data of this connection is in the admission queue
     _is_upgrade = False  # the request opens a WebSocket
     _handshake: Handshake | None = None
@@ -127,7 +127,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._has_body = False
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_parser(b"429 Too Many Requests")
 
@@ -135,19 +134,30 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.headers) == MAX_FIELDS:
             self._stop_parser(b"431 Request Header Fields Too Large")
         super().on_header(name, value)
-        self._has_body |= name.lower() in (b"content-length", b"transfer-encoding") and value != b"0"
 
     def on_headers_complete(self) -> None:
-        if self._has_body:  # no endpoint reads one, and it may trickle in without an end
+        # A client that expects 100 has a body, and waits for an answer (RFC 9110, 10.1.1). The body of an Upgrade, an
+        # empty one too, would be taken for what follows the request.
+        declared = any(n in (b"content-length", b"transfer-encoding") and v.strip(b" \t0") for n, v in self.headers)
+        if self.expect_100_continue or (declared and self.parser.should_upgrade()):
             self._stop_parser(b"413 Content Too Large")
-        self._end_head()
         self._check_host()
         self._is_upgrade = self._opens_websocket()
+        self.headers = []  # for the trailer of an empty body, which nothing reads; the scope has the fields of the head
+
+    def on_body(self, body: bytes) -> None:  # no endpoint reads one, and it may trickle in without an end
+        self._stop_parser(b"413 Content Too Large")
+
+    def on_message_complete(self) -> None:
+        # uvicorn starts the app at the end of the head. Here it starts at the end of the request: until then a body may
+        # begin. Proxies send chunks with nothing in them for a request without a body, and not always with its head.
+        self._end_head()
         super().on_headers_complete()
+        super().on_message_complete()
         if not self._is_upgrade:
             if self.parser.get_http_version() == "1.0":
                 _send_without_chunks(self.cycle)
-            self.url, self.headers = b"", []  # the scope has what the app needs, and may drop it during a long answer
+            self.url = b""  # the scope has what the app needs, and may drop it during a long answer
 
     def _check_host(self) -> None:
         """Reject a request without one Host (RFC 9112, 3.2); the host of an absolute target replaces its value."""
@@ -177,7 +187,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_handshake(self, early: bytes) -> None:
         try:
             url = httptools.parse_url(self.url)
-            handshake = Handshake(self.scope["method"], self.headers, self._hand_over, self._refuse_upgrade)
+            handshake = Handshake(self.scope["method"], self.scope["headers"], self._hand_over, self._refuse_upgrade)
             path = url.path or b"/"  # an absolute target may have no path
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")

@@ -20,7 +20,7 @@ from hello.web.public import public_app
 from tests.processes import HelloProcess
 from tests.web.inprocess import serving
 from tests.web.measurements import ENDED_SECONDS
-from tests.web.raw import TEXT, Answer, Client, ask, ask_head, connect, handshake, receive_head, request
+from tests.web.raw import TEXT, Answer, Client, ask, ask_head, connect, handshake, receive_head, request, send
 
 FRIEND = "https://friend.example"
 HOST = "hello.test:8000"  # the host that the client requests, whatever address it connects to
@@ -241,9 +241,43 @@ def test_allowed_hosts() -> None:
         assert is_protected(answer, "'self' ws://rebind.evil wss://rebind.evil")
 
 
-@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
-def test_trickling_body_is_refused(process: HelloProcess, framing: str) -> None:
-    """Both servers answer 413 at once, and end the connection within seconds, although the body goes on."""
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [
+        pytest.param(CHUNKED, [b"0\r\n\r\n"], id="chunks"),
+        pytest.param(CHUNKED, [b"0;x=y\r\n", b"Host: evil.example\r\n\r\n"], id="trailer"),
+        pytest.param("Content-Length: 00", [], id="length"),
+    ],
+)
+def test_empty_body_is_no_body(process: HelloProcess, field: str, body: list[bytes]) -> None:
+    """Both servers answer requests that declare a body and have none, in one write or several; an Upgrade may not."""
+    for port, head, status in (
+        (process.port, request("/", field, method="HEAD"), 200),
+        (process.ops_port, request("/livez", field, method="HEAD"), 200),
+        (process.port, handshake("/ws", field, "Origin: http://127.0.0.1"), 413 if body else 101),
+    ):
+        for pieces in ([b"".join([head, *body])], [head, *body]):
+            with connect(port) as connection:
+                for _ in range(2 if status == 200 else 1):
+                    for piece in pieces:
+                        send(connection, piece)
+                        assert process.status("/livez") == 200  # by then the server has read the piece
+                    assert receive_head(connection).status == status
+
+
+@pytest.mark.parametrize(
+    ("framing", "first"),
+    [
+        pytest.param("Content-Length: 1000000", b"x", id="length"),
+        pytest.param(CHUNKED, b"1\r\nx", id="chunks"),
+        pytest.param(f"{CHUNKED}\r\nExpect: 100-continue", b"", id="expectation"),
+    ],
+)
+def test_trickling_body_is_refused(process: HelloProcess, framing: str, first: bytes) -> None:
+    """Both servers answer 413 at the first byte, or before it if the client waits, and soon end the connection."""
     asked = [(process.port, path) for path in ("/", "/events", "/ws", "/page/main.js", "/nothing")]
     asked += [(process.ops_port, path) for path in ("/livez", "/readyz", "/metrics", "/nothing")]
     start = time.monotonic()
@@ -251,7 +285,7 @@ def test_trickling_body_is_refused(process: HelloProcess, framing: str) -> None:
         waiting = {}
         for port, path in asked:
             connection = stack.enter_context(connect(port))
-            connection.sendall(request(path, framing, method="GET" if path == "/events" else "POST"))
+            connection.sendall(request(path, framing, method="GET" if path == "/events" else "POST") + first)
             assert receive_head(connection).status == 413
             waiting[connection] = path
         while waiting and time.monotonic() - start < ENDED_SECONDS:

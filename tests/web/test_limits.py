@@ -158,6 +158,7 @@ def second(port: int, sent: bytes) -> bytes:
         pytest.param(first, b"", id="silent"),
         pytest.param(first, request("/")[:-2], id="half"),
         pytest.param(first, b"\r\n", id="empty line"),
+        pytest.param(first, request("/", "Transfer-Encoding: chunked"), id="no end of an empty body"),
         pytest.param(second, b"GET /", id="half of a second"),
         pytest.param(second, b"\r\n", id="empty line as a second"),
     ],
@@ -165,7 +166,7 @@ def second(port: int, sent: bytes) -> bytes:
 async def test_slow_head_is_refused(
     ask: Callable[[int, bytes], bytes], sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A head that is not complete in time is answered 408."""
+    """A head that is not complete in time, or an empty body whose end does not come, is answered 408."""
     monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
     async with serving(Starlette()) as port:
         assert b"HTTP/1.1 408 " in await anyio.to_thread.run_sync(ask, port, sent)

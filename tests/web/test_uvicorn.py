@@ -17,7 +17,7 @@ OVERRIDES: dict[type, tuple[type, set[str]]] = {
         HttpToolsProtocol,
         {
             *("connection_made", "connection_lost", "data_received", "on_message_begin", "on_header"),
-            *("on_headers_complete", "send_400_response", "_should_upgrade"),
+            *("on_headers_complete", "on_body", "on_message_complete", "send_400_response", "_should_upgrade"),
         },
     ),
     _Server: (Server, {"startup", "capture_signals"}),
@@ -50,7 +50,7 @@ async def test_uvicorn_has_what_we_use() -> None:
     used: dict[object, set[str]] = {
         protocol: {
             *("app", "connections", "cycle", "flow", "headers", "loop", "parser", "scheme", "scope", "tasks"),
-            *("transport", "url", "_unset_keepalive_if_required", "shutdown"),
+            *("transport", "url", "_unset_keepalive_if_required", "shutdown", "expect_100_continue"),
         },
         Server(config): {"serve", "should_exit", "server_state"},
         config.lifespan_class(config): {"state"},
