@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        hosts = tuple(host.lower() for host in hosts)
+        hosts = tuple(host.lower().removesuffix(".") for host in hosts)
         for host in hosts:
             if not re.fullmatch(_HOST, host):
                 raise ValueError(f"a host is a name or an address, as in a URL, without a port, not {host!r}")

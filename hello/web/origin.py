@@ -10,7 +10,8 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+# A name, which a dot may end (RFC 1034, 3.1), or an IPv6 address; then a port.
+_HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?:(?<!\])\.)?(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -18,20 +19,28 @@ def may_open(origin: str | None, host: str | None, allowed: Collection[str]) -> 
     """Return True if a page of `origin` may open a stream at `host` (the two headers: RFC 6454, RFC 9110).
 
     A request without an Origin does not come from a page, and may. A page may if its host and port are those of the
-    request, in any spelling; the scheme is ignored, since a proxy may have ended TLS. Any other page may if `allowed`
-    (in lower case) has its origin.
+    request, in any spelling; the scheme is ignored, since a proxy may have ended TLS. If the request has no port, the
+    names alone decide: nginx drops the port by `proxy_set_header Host $host`. Any other page may if `allowed` has its
+    origin.
     """
     if origin is None:
         return True
-    origin = origin.lower()
-    if origin in allowed:
-        return True
-    scheme, _, authority = origin.partition("://")
-    requested, own = _HOST.fullmatch((host or "").lower()), _HOST.fullmatch(authority)
-    if scheme not in _DEFAULT_PORTS or requested is None or own is None:
+    page, requested = _parse(origin), _HOST.fullmatch((host or "").lower())
+    if page is None:
         return False
-    default = _DEFAULT_PORTS[scheme]
-    return (own[1], own[2] or default) == (requested[1], requested[2] or default)
+    _, name, port = page
+    if requested is not None and requested[1] == name and requested[2] in (None, port):
+        return True
+    return page in map(_parse, allowed)
+
+
+def _parse(origin: str) -> tuple[str, str, str] | None:
+    """Return scheme, host and port, equal for each spelling of an origin; or None if it is not one of a web page."""
+    scheme, _, authority = origin.lower().partition("://")
+    found = _HOST.fullmatch(authority)
+    if scheme not in _DEFAULT_PORTS or found is None:
+        return None
+    return scheme, found[1], found[2] or _DEFAULT_PORTS[scheme]
 
 
 def stream_sources(host: str | None) -> str:

@@ -20,7 +20,10 @@ PAGE = Path(__file__).parent / "page"
 
 
 def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Collection[str] = ()) -> ASGIApp:
-    """Return the app, for these hosts (in lower case; if none, any); pages of these origins may open its streams."""
+    """Return the app, for these hosts (if none, any); pages of these origins may open its streams.
+
+    The hosts are in lower case, without a port and without a dot at the end.
+    """
     streams = Streams(hub, allowed_origins)
     files = _Files(directory=PAGE)
 

@@ -111,7 +111,7 @@ class Streams:
         response = self._events(request.method, query, headers)
         response.headers["Vary"] = "Origin"
         origin = headers.get("origin")
-        if origin is not None and origin.lower() in self._allowed_origins:
+        if origin is not None and may_open(origin, None, self._allowed_origins):
             response.headers["Access-Control-Allow-Origin"] = origin  # else its browser discards the events
         return response
 

@@ -190,7 +190,7 @@ def test_own_page_is_admitted_and_foreign_ones_are_not(process: HelloProcess, st
         assert answer.all("access-control-allow-origin") == []
 
 
-@pytest.mark.parametrize("origin", [FRIEND, "HTTPS://Friend.Example"])
+@pytest.mark.parametrize("origin", [FRIEND, "HTTPS://Friend.Example."])
 def test_friend_may_read_the_events(process: HelloProcess, origin: str) -> None:
     """The origin is repeated as sent, since browsers compare letter by letter; caches learn that answers vary."""
     for stream, status in (("/events", 200), ("/events?after=x", 400)):
@@ -201,11 +201,12 @@ def test_friend_may_read_the_events(process: HelloProcess, origin: str) -> None:
         assert answer.all("access-control-allow-credentials") == []
 
 
-LOCAL = ["localhost", "LOCALHOST:1", "a.localhost:8001", "127.0.0.1", "10.0.0.1:80", "[::1]:8001", None]
+LOCAL = ["localhost", "localhost.:1", "LOCALHOST:1", "a.localhost:8001", "127.0.0.1", "10.0.0.1:80", "[::1]:8001", None]
 REBOUND = [
     "rebind.evil",
     "rebind.evil:8001",
     "localhost.evil",
+    "localhost..",
     "evillocalhost",
     "127.0.0.1.evil",
     "1.evil",
@@ -230,8 +231,8 @@ def test_ops_server_on_loopback_is_safe_from_rebinding(process: HelloProcess) ->
 
 def test_allowed_hosts() -> None:
     """With HELLO_ALLOWED_HOSTS the public server answers for these hosts alone, at any port, over both streams."""
-    with HelloProcess(allowed_hosts="Hello.test, [::1]") as process:
-        for hosts, refused in ((["hello.test", "HELLO.test:81", "[::1]:8000"], False), (REBOUND, True)):
+    with HelloProcess(allowed_hosts="Hello.test., [::1]") as process:
+        for hosts, refused in ((["hello.test", "HELLO.test.:81", "[::1]:8000"], False), (REBOUND, True)):
             for host in hosts:
                 for sent, status in ((request("/", host=host), 200), (handshake("/ws", host=host), 101)):
                     answer = ask_head(process.port, sent)

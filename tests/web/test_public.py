@@ -33,6 +33,13 @@ ADMITTED = [
     ("http://[::1]:8000", "[::1]:8000"),
     ("https://friend.example", "hello.test"),
     ("HTTPS://Friend.Example", "hello.test"),
+    ("https://friend.example.:443", "hello.test"),
+    ("http://hello.test:8000", "hello.test"),  # nginx drops the port: `proxy_set_header Host $host`
+    ("https://hello.test:8443", "HELLO.test."),
+    ("http://[::1]:8000", "[::1]"),
+    ("http://hello.test.", "hello.test"),
+    ("http://localhost.:8000", "localhost:8000"),
+    ("http://localhost:8000", "localhost.:8000"),
 ]
 FOREIGN = [
     ("http://friend.example", "hello.test"),
@@ -43,7 +50,13 @@ FOREIGN = [
     ("https://hello.test", "hello.test:80"),
     ("http://www.hello.test", "hello.test"),
     ("http://test", "hello.test"),
-    ("http://hello.test.", "hello.test"),
+    ("http://hello.test..", "hello.test"),
+    ("http://.", "."),
+    ("http://[::1].", "[::1]"),
+    ("http://hello.test.:8001", "hello.test:8000"),
+    ("http://www.hello.test:8000", "hello.test"),
+    ("http://hello.test:8000", "hello.test:"),
+    ("https://friend.example.:8443", "hello.test"),
     ("http://evilhello.test", "hello.test"),
     ("http://hello.test.evil.example", "hello.test"),
     ("http://evil.example/hello.test", "hello.test"),
