@@ -35,6 +35,10 @@ HEAD_SECONDS = 10.0  # from the first byte of a request, or from the connection,
 QUEUED_HEAD_SECONDS = 1.0  # more, for a head that may be complete in the admission queue
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
 MAX_FIELDS = 100  # in a head: a proxied browser sends some 30, and each costs 150 bytes of memory beside its own
+# Until an idle connection is closed. Balancers keep theirs for 60 s: a server that is the first to close a connection
+# may do so while a request is on its way.
+KEEP_ALIVE_SECONDS = 75
+MAX_IDLE = 500  # connections without a request, of 9 KiB each: half of what the usual limit of 1024 descriptors allows
 MAX_EARLY = 4096  # bytes that a client may send between its handshake and the answer
 MAX_UNSENT = 16 * 1024  # bytes that wait in this process until the kernel takes them
 
@@ -60,10 +64,16 @@ class HttpProtocol(HttpToolsProtocol):
     transport: "_Transport"  # type: ignore[assignment]  # it has every method that uvicorn calls
 
     def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], queue: AdmissionQueue
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        queue: AdmissionQueue,
+        idle: dict["HttpProtocol", None],
     ) -> None:
         super().__init__(config, server_state, app_state)
         self._queue = queue
+        self._idle = idle  # the connections of this server that wait for a further request, the oldest first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows the type
         # This replaces uvicorn's own method, which makes two system calls for addresses that nothing here reads.
@@ -81,6 +91,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        self._unset_keepalive_if_required()
         if self._handshake is not None:
             self._handshake.disconnected()
             self._handshake = None  # this breaks a reference cycle
@@ -88,6 +99,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.lost()
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         if self._handshake is not None:
             self._keep_early(data)
         elif len(data) > MAX_HEAD:  # no head and no body may be so large
@@ -109,7 +121,6 @@ class HttpProtocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD:
                 self._respond_and_close(b"431 Request Header Fields Too Large")
                 return
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
             return
@@ -232,6 +243,19 @@ class HttpProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(QUEUED_HEAD_SECONDS, self._head_is_late)
         else:
             self._respond_and_close(b"408 Request Timeout")
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.timeout_keep_alive_task is not None:
+            self._idle[self] = None
+            if len(self._idle) > MAX_IDLE:
+                oldest = next(iter(self._idle))
+                oldest._unset_keepalive_if_required()
+                oldest.transport.close()
+
+    def _unset_keepalive_if_required(self) -> None:
+        super()._unset_keepalive_if_required()
+        self._idle.pop(self, None)
 
     def _end_head(self) -> None:
         self._head_bytes = 0

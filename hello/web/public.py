@@ -50,7 +50,7 @@ def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Col
     app.router.redirect_slashes = False  # a wrong address gets 404, not a redirect
     # The headers are put around the app, and not by a middleware in it: Starlette answers errors outside of those.
     hosts = AllowedHosts(app, allowed_hosts.__contains__, "HELLO_ALLOWED_HOSTS") if allowed_hosts else app
-    return _SecurityHeaders(hosts)
+    return _Headers(hosts, hub)
 
 
 class _Files(StaticFiles):
@@ -63,11 +63,11 @@ class _Files(StaticFiles):
         return response
 
 
-class _SecurityHeaders:
-    """Adds the same headers to every answer, errors and refusals included."""
+class _Headers:
+    """Adds the same headers to every answer, errors and refusals included; a draining relay's is the last one."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, hub: Hub) -> None:
+        self._app, self._hub = app, hub
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -84,6 +84,8 @@ class _SecurityHeaders:
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers.setdefault("Cache-Control", "no-cache")  # revalidated at each load: a rollout shows at once
+                if self._hub.draining and scope["type"] == "http":
+                    headers.append("Connection", "close")  # a balancer's next request goes to another relay
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

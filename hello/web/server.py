@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from uvicorn import Config, Server
 
 from hello.web.admission import AdmissionQueue
-from hello.web.http_protocol import HttpProtocol
+from hello.web.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 from hello.web.listener import Listener
 from hello.web.websocket import WebSocketConnection
 
@@ -38,6 +38,7 @@ async def serve(
         ws="none",  # HttpProtocol opens WebSockets as well
         proxy_headers=False,  # nothing here reads the client's address
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config, listener, reserved_fds, task_status)
@@ -62,11 +63,11 @@ class _Server(Server):
         self, config: Config, listening: socket.socket, reserved_fds: int, task_status: TaskStatus[None]
     ) -> None:
         super().__init__(config)
-        queue = AdmissionQueue()
+        queue, idle = AdmissionQueue(), dict[HttpProtocol, None]()
         self._listener = Listener(
             listening,
             reserved_fds,
-            protocol=lambda: HttpProtocol(config, self.server_state, self.lifespan.state, queue),
+            protocol=lambda: HttpProtocol(config, self.server_state, self.lifespan.state, queue, idle),
             count=lambda: len(self.server_state.connections),
         )
         self._task_status = task_status

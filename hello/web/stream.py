@@ -25,8 +25,9 @@ from hello.web.websocket import EXTENSION, STALL_SECONDS, CaughtUp, WebSocketCon
 MAX_AHEAD_MS = 60_000  # of a position over this relay's clock: the clocks of a cluster differ by less
 CLOSE_SECONDS = 5.0  # for the close frame to a client that may not read any more
 
-# Without these headers a proxy may hold events back, to compress or to buffer them.
-STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+# Without the first two a proxy may hold events back, to compress or to buffer them. Without the last one a proxy may
+# send a client that was moved back to its old relay, by the connection that its stream has left idle.
+STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no", "Connection": "close"}
 
 _NUMBER = re.compile(r"[0-9]{1,7}")
 

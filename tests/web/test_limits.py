@@ -2,19 +2,26 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import anyio
 import pytest
 from starlette.applications import Starlette
 
+from hello.hub import Hub
+from hello.metrics import Metrics
 from hello.web import http_protocol
 from hello.web.http_protocol import MAX_HEAD
 from hello.web.listener import listen
+from hello.web.public import public_app
 from tests.processes import HelloProcess
+from tests.web.conftest import Clock
 from tests.web.inprocess import serving
-from tests.web.raw import ask, ask_head, chunks, connect, handshake, parse_answer, receive_head, request, send
+from tests.web.raw import Answer, ask, ask_head, chunks, connect, handshake, parse_answer, receive_head, request, send
 
 FIELD = "x: " + "y" * 1000
+
+on_uvloop = pytest.mark.parametrize("anyio_backend", ["uvloop"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +177,65 @@ async def test_slow_head_is_refused(
     monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
     async with serving(Starlette()) as port:
         assert b"HTTP/1.1 408 " in await anyio.to_thread.run_sync(ask, port, sent)
+
+
+async def exchange(connection: socket.socket, path: str = "/") -> Answer:
+    """Return the head of the answer to one more request on this connection."""
+    send(connection, request(path, method="HEAD"))
+    return await anyio.to_thread.run_sync(receive_head, connection)
+
+
+async def has_ended(connection: socket.socket) -> bool:
+    """Return True once the server has closed the connection; raises TimeoutError if it does not within SECONDS."""
+    return await anyio.to_thread.run_sync(connection.recv, 1) == b""
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_idle_connection_is_kept_for_75_s(clock: Clock) -> None:
+    """A connection serves another request 74 s after an answer, and is closed after 76 s: balancers keep it for 60."""
+    async with serving(Starlette()) as port:
+        with connect(port) as connection:
+            for _ in range(2):
+                assert (await exchange(connection)).status == 404
+                await clock.advance(74, step=1.0)
+            assert (await exchange(connection)).status == 404
+            await clock.advance(76, step=1.0)
+            assert await has_ended(connection)
+
+
+@on_uvloop
+async def test_oldest_idle_connection_is_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound the one that has been idle for longest is closed; streams and silent ones are not idle."""
+    monkeypatch.setattr(http_protocol, "MAX_IDLE", 2)
+    hub = Hub(history=1, instance="here", max_clients=1, metrics=Metrics())
+    async with serving(public_app(hub, allowed_origins=[])) as port:
+        with ExitStack() as stack:
+            stream, silent, *idle = [stack.enter_context(connect(port)) for _ in range(5)]
+            send(stream, request("/events"))
+            for connection in (*idle[:2], idle[0], idle[2]):
+                assert (await exchange(connection)).status == 200
+            assert await has_ended(idle[1])
+            for connection in (idle[0], idle[2], silent):
+                assert (await exchange(connection)).status == 200
+            assert b"welcome" in await anyio.to_thread.run_sync(stream.recv, 1 << 16)
+
+
+@on_uvloop
+async def test_draining_relay_ends_its_connections() -> None:
+    """An answer of a draining relay is the last one on its connection, so that a balancer's next request moves."""
+    hub = Hub(history=1, instance="here", max_clients=1, metrics=Metrics())
+    async with serving(public_app(hub, allowed_origins=[])) as port:
+        with connect(port) as stream, ExitStack() as stack:
+            send(stream, request("/events"))
+            asked = {path: stack.enter_context(connect(port)) for path in ("/", "/page/main.js", "/x", "/ws", "/?x")}
+            for path, connection in asked.items():
+                assert "close" not in (await exchange(connection, path)).all("connection")
+            await hub.drain(0)
+            for path, connection in asked.items():
+                assert "close" in (await exchange(connection, path)).all("connection")
+                assert await has_ended(connection)
+            received = await anyio.to_thread.run_sync(lambda: b"".join(chunks(stream)))
+            assert received.endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has the option TCP_USER_TIMEOUT")

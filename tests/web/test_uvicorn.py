@@ -18,6 +18,7 @@ OVERRIDES: dict[type, tuple[type, set[str]]] = {
         {
             *("connection_made", "connection_lost", "data_received", "on_message_begin", "on_header"),
             *("on_headers_complete", "on_body", "on_message_complete", "send_400_response", "_should_upgrade"),
+            *("on_response_complete", "_unset_keepalive_if_required"),
         },
     ),
     _Server: (Server, {"startup", "capture_signals"}),
@@ -50,7 +51,7 @@ async def test_uvicorn_has_what_we_use() -> None:
     used: dict[object, set[str]] = {
         protocol: {
             *("app", "connections", "cycle", "flow", "headers", "loop", "parser", "scheme", "scope", "tasks"),
-            *("transport", "url", "_unset_keepalive_if_required", "shutdown", "expect_100_continue"),
+            *("timeout_keep_alive_task", "transport", "url", "shutdown", "expect_100_continue"),
         },
         Server(config): {"serve", "should_exit", "server_state"},
         config.lifespan_class(config): {"state"},
@@ -75,5 +76,6 @@ async def test_uvicorn_has_what_we_use() -> None:
             gone.append(f"{method.__qualname__} → {name}")
     arguments = {"lifespan", "log_config", "access_log", "http", "ws", "proxy_headers", "server_header"}
     parameters = inspect.signature(Config).parameters
-    gone += [f"Config({name}=)" for name in {*arguments, "timeout_graceful_shutdown"} if name not in parameters]
+    arguments |= {"timeout_graceful_shutdown", "timeout_keep_alive"}
+    gone += [f"Config({name}=)" for name in arguments if name not in parameters]
     assert gone == [], f"uvicorn has no {', '.join(gone)}: adapt hello/web/http_protocol.py and hello/web/server.py"
