@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 
 import anyio
 
-from hello.feed import Feed, Pending, RelayedEntry
-from hello.message import Entry, Position
+from hello.feed import Cursor, Feed, Pending, RelayedEntry
+from hello.message import ORIGIN, Entry, Position
 from hello.metrics import Metrics
 
 BEAT_SECONDS = 10.0  # between two beats: a client recognises a dead connection by their absence
@@ -56,12 +56,23 @@ class Subscriber(ABC):
 class Client(Subscriber):
     """One client, over whatever transport."""
 
-    __slots__ = ("blocked_since", "draining")
+    __slots__ = ("blocked_since", "drain_end")
 
     def __init__(self, hub: "Hub") -> None:
         super().__init__(hub)
-        self.draining = False  # True: its transport closes it ("service restart") once it has been sent everything
+        self.drain_end: Cursor | None = None  # what the client is sent up to, once it is to be drained
         self.blocked_since: float | None = None  # event loop time since which a write to it has not been completed
+
+    @property
+    def drained(self) -> bool:
+        """True once its transport is to close it ("service restart"): it was sent all that there was at its drain.
+
+        What comes later it gets from the next relay: a client that is slower than the channel would never catch up.
+        """
+        end, sent = self.drain_end, self.cursor
+        if end is None or sent.status < end.status or sent.beat < end.beat:
+            return False
+        return (sent.position or ORIGIN) >= (end.position or ORIGIN)
 
     @property
     def lag(self) -> int:
@@ -160,7 +171,7 @@ class Hub:
     async def drain(self, seconds: float) -> None:
         """Refuse new clients, and let the transports close the joined ones, in portions over at most so many seconds.
 
-        Returns once every client is marked as draining: its transport still sends it what is pending. The portions keep
+        Returns once every client has its `drain_end`: its transport still sends it what is pending. The portions keep
         the other relays from getting all clients at once. A portion is at least one client: with few clients the drain
         ends early.
         """
@@ -174,7 +185,7 @@ class Hub:
             portions = max(1, round((deadline - anyio.current_time()) / DRAIN_STEP_SECONDS))
             size = math.ceil(len(waiting) / portions)
             for client in waiting[:size]:
-                client.draining = True
+                client.drain_end = self.feed.caught_up
                 client.notify()
             del waiting[:size]
             if waiting:

@@ -171,12 +171,12 @@ async def _send_frames(
 
         group.start_soon(watch)
         while code is None:
-            news, draining = client.news, client.draining
-            if (pending := client.poll()) is not None:
+            news = client.news
+            if client.drained:
+                code = CloseCode.SERVICE_RESTART
+            elif (pending := client.poll()) is not None:
                 if not await _all_sent(client, pending, send):
                     code = CloseCode.TRY_AGAIN_LATER
-            elif draining:
-                code = CloseCode.SERVICE_RESTART
             else:
                 await news.wait()
         group.cancel_scope.cancel()

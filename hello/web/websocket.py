@@ -112,14 +112,14 @@ class WebSocketConnection(Client, asyncio.Protocol):
 
     def notify(self) -> None:
         self._caught_up.leave(self)
-        if not self._paused and (pending := self.poll()) is not None:
+        if not self._paused and not self.drained and (pending := self.poll()) is not None:
             self.transport.write(_encoded(pending))
             if pending.more and not self._paused:
                 self._paused = True  # until the other connections were notified
                 asyncio.get_running_loop().call_soon(self._continue)
         if self._paused:
             return
-        if self.draining:
+        if self.drained:
             self._close(CloseCode.SERVICE_RESTART)
         else:
             self._caught_up.join(self)

@@ -557,6 +557,26 @@ async def test_drain_sends_what_is_pending_and_closes(transport: str) -> None:
         assert {(relay.check(client), client.numbers[-1] >= pending) for client in quick} == {(0, True)}
 
 
+@each_transport
+async def test_drain_ends_under_a_flood(transport: str) -> None:
+    """A client that is slower than the channel is closed once it has what was pending when the drain came to it."""
+    async with served(transport) as relay:
+        relay.publish(*(LONG for _ in range(50)))
+        slow = await relay.open("?after=0-0", reading=False)
+        await relay.until_slow()
+        await relay.hub.drain(0)
+        pending, rounds = relay.number, 0
+        while not slow.ended:
+            assert (rounds := rounds + 1) < 500, f"{len(slow.frames)} frames are received, {relay.number} published"
+            received = len(slow.frames)
+            slow.resume()
+            await eventually(lambda: len(slow.frames) > received or slow.ended, "some frames")  # noqa: B023  # awaited here
+            slow.pause()
+            relay.publish(*(LONG for _ in range(len(slow.frames) - received + 5)))
+        assert slow.closed_with == end_of(transport, 1012)
+        assert (relay.check(slow), slow.numbers[-1] >= pending) == (0, True)
+
+
 def unavailable(transport: str, seconds: int, reason: str) -> tuple[int, str, str]:
     """Return status, Retry-After and text of a refusal: an EventSource gives up on anything but 200."""
     if transport == "events":
