@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 # A name, which a dot may end (RFC 1034, 3.1), or an IPv6 address; then a port.
 _HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?:(?<!\])\.)?(?::([0-9]{1,5}))?")
+# What a security policy can name of these (CSP Level 3, 2.3.1): no IPv6 address, and no underscore.
+_SOURCE = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*\.?(?::[0-9]{1,5})?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -44,11 +46,11 @@ def _parse(origin: str) -> tuple[str, str, str] | None:
 
 
 def stream_sources(host: str | None) -> str:
-    """Return the host as sources of a Content-Security-Policy, or an empty string if it is not a plain host.
+    """Return the host as sources of a Content-Security-Policy, or an empty string if a policy cannot name it.
 
     Older Safari does not match `ws:` of the page's own origin against 'self'.
     """
-    return f"ws://{host} wss://{host}" if host and _HOST.fullmatch(host.lower()) else ""
+    return f"ws://{host} wss://{host}" if host and _SOURCE.fullmatch(host.lower()) else ""
 
 
 class AllowedHosts:

@@ -72,8 +72,8 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                headers = MutableHeaders(scope=message)
-                connect = f"'self' {stream_sources(Headers(scope=scope).get('host'))}".strip()
+                headers, requested = MutableHeaders(scope=message), Headers(scope=scope)
+                connect = f"'self' {stream_sources(requested.get('host'))}".strip()
                 # `data:` is for the page's icon, which changes when no relay can be reached.
                 headers["Content-Security-Policy"] = (
                     f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -81,7 +81,10 @@ class _Headers:
                 )
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                headers["Cross-Origin-Opener-Policy"] = "same-origin"
+                # A browser logs an error if this comes from an address that it does not trust, plain http at a name.
+                # It sends Sec-Fetch-… to those alone that it trusts (Fetch Metadata, 2).
+                if "sec-fetch-dest" in requested:
+                    headers["Cross-Origin-Opener-Policy"] = "same-origin"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers.setdefault("Cache-Control", "no-cache")  # revalidated at each load: a rollout shows at once
                 if self._hub.draining and scope["type"] == "http":

@@ -18,6 +18,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--host-resolver-rules=MAP hello.test 127.0.0.1",  # for plain http at a name, which a browser does not trust
 )
 
 

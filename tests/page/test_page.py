@@ -2,10 +2,12 @@
 
 import re
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
+from hello.web.listener import listen
 from tests.page.conftest import StartHello
 from tests.page.redis_stream import Entry, RedisStream
 from tests.page.tab import START_MS, Tab
@@ -58,6 +60,19 @@ def test_relay_restart(tab: Tab, start_hello: StartHello, stream: RedisStream) -
         *(recovered, unreachable, r"The connection was lost at .*\."),
         *(recovered, unreachable, r"The relay stopped at .*\.", r"Connected to relay-1\."),
     )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "localhost.", "a_b.localhost", "[::1]", "hello.test"])
+def test_every_address_is_served_alike(tab: Tab, host: str) -> None:
+    """At each kind of address the page connects over WebSocket, and the browser has nothing to complain about."""
+    address = "::1" if host == "[::1]" else "127.0.0.1"
+    try:
+        listen(address, 0).close()
+    except OSError:
+        pytest.skip(f"this machine has no {address}")
+    with HelloProcess(host=address) as process:
+        tab.open(f"http://{host}:{process.port}/")
+        assert {urlsplit(each)[:2] for each in tab.addresses if "?last=" in each} == {("ws", f"{host}:{process.port}")}
 
 
 def test_message_fields(tab: Tab, start_hello: StartHello) -> None:
