@@ -15,7 +15,6 @@ from ipaddress import ip_address
 from typing import Any
 
 import anyio
-from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.channel import Unsupported, open_channel
@@ -84,11 +83,11 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         host, port = listener.getsockname()[:2]
         log.info("%s: http://%s:%d", "page" if name == "public" else name, f"[{host}]" if ":" in host else host, port)
 
-    async def serve_at(name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+    async def serve_at(name: str, app: ASGIApp, stop: anyio.Event, **options: Any) -> None:
         reserved = RESERVED_FDS if name == "public" else 0
         if name == "ops" and ip_address(listeners[name].getsockname()[0]).is_loopback:
             app = AllowedHosts(app, _is_local, "HELLO_OPS_HOST")  # no proxy is in front of it
-        await serve(app, stop, listener=listeners[name], reserved_fds=reserved, task_status=task_status)
+        await serve(app, stop, listener=listeners[name], reserved_fds=reserved, **options)
 
     with handling_stop(_stopper(stop)):
         async with open_channel(

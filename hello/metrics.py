@@ -49,6 +49,9 @@ class Metrics:
             ["actor"],
             registry=self.registry,
         )
+        self.refused = Counter(
+            "hello_refused", "What the public server refused of its clients.", ["reason"], registry=self.registry
+        )
         self.clients = Gauge("hello_clients", "Clients connected to this relay.", registry=self.registry)
         self.slow_clients = Gauge(
             "hello_slow_clients", "Clients that have blocked a write for more than a second.", registry=self.registry

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hello.channel import DEFAULT_STREAM, SCHEMES
@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     allowed_hosts: tuple[str, ...] = Field(
         (), description="hosts that the public server answers for, without ports, comma separated; if empty, any"
     )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="proxies (addresses, networks) whose X-Forwarded-For names clients in the log, comma separated"
+    )
     max_clients: int = Field(
         10_000, description="clients of this process at a time; one more is refused with 503", ge=1, le=MAX_CLIENTS
     )
@@ -119,7 +122,7 @@ class Settings(BaseSettings):
         max_length=253,
     )
 
-    @field_validator("actors", "allowed_origins", "allowed_hosts", mode="before")
+    @field_validator("actors", "allowed_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value

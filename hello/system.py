@@ -21,6 +21,7 @@ from hello.settings import ActorName, Settings
 from hello.supervisor import ChannelStatus, follow
 from hello.web.ops import ops_app
 from hello.web.public import public_app
+from hello.web.refusals import OnRefused, Refusals, ignore
 
 CLOSE_SECONDS = 5.0  # after the drain, for clients that do not answer the close frame
 
@@ -30,7 +31,9 @@ log = logging.getLogger(__name__)
 class Serve(Protocol):
     """Serves the app of that name (`public` or `ops`) until `stop` is set; started once it accepts connections."""
 
-    async def __call__(self, name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None: ...
+    async def __call__(
+        self, name: str, app: ASGIApp, stop: anyio.Event, *, on_refused: OnRefused, task_status: TaskStatus[None]
+    ) -> None: ...
 
 
 async def run(
@@ -60,7 +63,7 @@ async def run(
         return None if ready else "starting" + "".join(waiting)
 
     async with anyio.create_task_group() as servers:
-        await servers.start(partial(serve, "ops", ops_app(metrics, not_ready), servers_stop))
+        await servers.start(partial(serve, "ops", ops_app(metrics, not_ready), servers_stop, on_refused=ignore))
         async with anyio.create_task_group() as relays:
             async with anyio.create_task_group() as broadcasters:
 
@@ -70,7 +73,8 @@ async def run(
                     relays.start_soon(hub.beat)
                     origins, hosts = settings.allowed_origins, settings.allowed_hosts
                     app = public_app(hub, allowed_origins=origins, allowed_hosts=hosts)
-                    await servers.start(partial(serve, "public", app, servers_stop))
+                    refusals = Refusals(metrics.refused, settings.trusted_proxies)
+                    await servers.start(partial(serve, "public", app, servers_stop, on_refused=refusals.add))
 
                 async def start_broadcaster() -> None:
                     nonlocal lease

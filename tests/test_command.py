@@ -59,7 +59,7 @@ def test_without_configuration() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_drains(number: signal.Signals) -> None:
-    """A client is closed with 1012, the exit code is 0, and the log has no warning, though a client was rejected."""
+    """A client is closed with 1012, the exit code is 0, and the only warning names the client that was rejected."""
     with HelloProcess(log_format="json") as process, connect(process.url.replace("http", "ws") + "ws") as websocket:
         with pytest.raises(InvalidStatus), connect(process.url.replace("http", "ws") + "ws?after=x"):
             pass
@@ -69,7 +69,8 @@ def test_signal_drains(number: signal.Signals) -> None:
         assert websocket.close_code == 1012
         assert process.wait() == 0
         lines = [json.loads(line) for line in process.output.splitlines()]
-        assert {line["level"] for line in lines} == {"info"}
+        warnings = [line["message"] for line in lines if line["level"] != "info"]
+        assert [line.partition(":")[0] for line in warnings] == ["refused (request)"]
         assert lines[0]["message"] == f"page: {process.url.rstrip('/')}"
         assert lines[-1]["message"] == "stopped"
         assert all({"time", "level", "logger", "instance", "message"} == line.keys() for line in lines)
@@ -314,6 +315,7 @@ MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a
     ({"max_clients": "0"}, ["HELLO_MAX_CLIENTS: "]),
     ({"allowed_origins": "example.com"}, ["HELLO_ALLOWED_ORIGINS: .*http"]),
     ({"allowed_hosts": "http://a"}, ["HELLO_ALLOWED_HOSTS: .*'http://a'"]),
+    ({"trusted_proxies": "::1, 10.0.0.1/8"}, ["HELLO_TRUSTED_PROXIES: .*'10.0.0.1/8'"]),
     ({"allowed_hosts": "a:80"}, ["HELLO_ALLOWED_HOSTS: .*'a:80'"]),
     ({"log_format": "xml"}, ["HELLO_LOG_FORMAT: "]),
     ({"port_ops": "9"}, ["HELLO_PORT_OPS: "]),

@@ -108,7 +108,7 @@ class Process:
     async def run(self, channel: Channel, flags: Mapping[str, str]) -> None:
         """Run until the process ends; an error in it is raised."""
 
-        async def serve(name: str, app: ASGIApp, stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+        async def serve(name: str, app: ASGIApp, stop: anyio.Event, task_status: TaskStatus[None], **_: object) -> None:
             self.apps[name] = app
             task_status.started()
             await stop.wait()

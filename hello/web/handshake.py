@@ -56,9 +56,9 @@ class Handshake:
 
     async def run(self, app: Any, scope: dict[str, Any]) -> None:
         """Call the app, which decides; `scope` is the ASGI scope of the request."""
-        extensions = {"websocket.http.response": {}, EXTENSION: {"hand_over": self._hand_over}}
+        own = {"websocket.http.response": {}, EXTENSION: {"hand_over": self._hand_over}}
         try:
-            await app({**scope, "extensions": extensions}, self._receive, self._send)
+            await app({**scope, "extensions": scope["extensions"] | own}, self._receive, self._send)
         except Exception:  # as for any other request, the answer is 500 and the log has the traceback
             log.exception("an error in a handshake")
         if not self._answered:

@@ -17,8 +17,9 @@ The way of a new connection:
 
 import asyncio
 import re
+from collections import OrderedDict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import httptools
@@ -29,6 +30,7 @@ from uvicorn.server import ServerState
 
 from hello.web.admission import AdmissionQueue
 from hello.web.handshake import BadHandshake, Handshake
+from hello.web.refusals import EXTENSION, OnRefused
 from hello.web.websocket import ABORT_SECONDS, WebSocketConnection
 
 HEAD_SECONDS = 10.0  # from the first byte of a request, or from the connection, to the end of the request
@@ -42,6 +44,7 @@ MAX_IDLE = 500  # connections without a request, of 9 KiB each: half of what the
 MAX_EARLY = 4096  # bytes that a client may send between its handshake and the answer
 MAX_UNSENT = 16 * 1024  # bytes that wait in this process until the kernel takes them
 
+_REASONS = {b"408": "head", b"413": "body", b"431": "head"}  # of refusals, by the status; "request" is any other
 _ABSOLUTE = re.compile(rb"[A-Za-z]+://([^/?#]*)")  # a target with its authority (RFC 9112, 3.2.2)
 
 
@@ -55,7 +58,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
     _head_bytes = 0  # received while a head is awaited
-    _error: bytes | None = None  # the status line to answer with when the parser stops; None is 400
+    _error = b"400 Bad Request"  # the status line to answer with when the parser stops
     _queued = False  # data of this connection is in the admission queue
     _is_upgrade = False  # the request opens a WebSocket
     _handshake: Handshake | None = None
@@ -63,17 +66,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     transport: "_Transport"  # type: ignore[assignment]  # it has every method that uvicorn calls
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        queue: AdmissionQueue,
-        idle: dict["HttpProtocol", None],
-    ) -> None:
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], shared: "Shared") -> None:
         super().__init__(config, server_state, app_state)
-        self._queue = queue
-        self._idle = idle  # the connections of this server that wait for a further request, the oldest first
+        self._queue, self._idle, self._on_refused = shared
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows the type
         # This replaces uvicorn's own method, which makes two system calls for addresses that nothing here reads.
@@ -138,6 +133,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: partial(self._on_refused, self.transport.wrapped)}  # type: ignore[dict-item]  # it is ours
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_parser(b"429 Too Many Requests")
 
@@ -179,10 +175,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.headers[places[0]] = (b"host", absolute[1])
 
     def send_400_response(self, msg: str) -> None:
-        if self._error is not None:
-            self._respond_and_close(self._error)
-        else:
-            super().send_400_response(msg)
+        self._respond_and_close(self._error)
 
     def _should_upgrade(self) -> bool:
         return self._is_upgrade
@@ -203,6 +196,7 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         except BadHandshake as error:
+            self._report("upgrade")
             self._refuse_upgrade(error.response)
         else:
             self._handshake = handshake
@@ -249,9 +243,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self._idle[self] = None
             if len(self._idle) > MAX_IDLE:
-                oldest = next(iter(self._idle))
-                oldest._unset_keepalive_if_required()
-                oldest.transport.close()
+                self._idle.popitem(last=False)[0].transport.close()
 
     def _unset_keepalive_if_required(self) -> None:
         super()._unset_keepalive_if_required()
@@ -268,9 +260,22 @@ class HttpProtocol(HttpToolsProtocol):
         raise ValueError  # the parser then raises HttpParserError, and `_parse` calls `send_400_response`
 
     def _respond_and_close(self, status: bytes) -> None:
+        if self._head_bytes or not status.startswith(b"408"):  # browsers open connections that they may never use
+            self._report(_REASONS.get(status[:3], "request"))
         self._end_head()
         self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         self.transport.close()
+
+    def _report(self, reason: str) -> None:
+        self._on_refused(self.transport.wrapped, self.scope["headers"] if self.scope else [], reason)
+
+
+class Shared(NamedTuple):
+    """What the connections of one server share."""
+
+    queue: AdmissionQueue
+    idle: OrderedDict[HttpProtocol, None]  # those that wait for a further request, the oldest first
+    on_refused: OnRefused
 
 
 def _send_without_chunks(cycle: RequestResponseCycle) -> None:

@@ -14,7 +14,10 @@ from starlette.websockets import WebSocket
 
 from hello.hub import Hub
 from hello.web.origin import AllowedHosts, stream_sources
+from hello.web.refusals import EXTENSION
 from hello.web.stream import Streams
+
+_REASONS = {400: "request", 403: "origin", 421: "host", 426: "upgrade"}  # of refusals, by the status of the answer
 
 PAGE = Path(__file__).parent / "page"
 
@@ -64,7 +67,10 @@ class _Files(StaticFiles):
 
 
 class _Headers:
-    """Adds the same headers to every answer, errors and refusals included; a draining relay's is the last one."""
+    """Adds the same headers to every answer, errors and refusals included; a draining relay's is the last one.
+
+    It reports the refusals to the server, which knows where each came from: see EXTENSION.
+    """
 
     def __init__(self, app: ASGIApp, hub: Hub) -> None:
         self._app, self._hub = app, hub
@@ -87,6 +93,10 @@ class _Headers:
                     headers["Cross-Origin-Opener-Policy"] = "same-origin"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers.setdefault("Cache-Control", "no-cache")  # revalidated at each load: a rollout shows at once
+                no_place = "draining" if self._hub.draining else "full"  # with status 503, or 200 of `/events`
+                reason = no_place if "retry-after" in headers else _REASONS.get(message["status"])
+                if reason is not None and EXTENSION in scope.get("extensions", {}):
+                    scope["extensions"][EXTENSION](scope["headers"], reason)
                 if self._hub.draining and scope["type"] == "http":
                     headers.append("Connection", "close")  # a balancer's next request goes to another relay
             await send(message)

@@ -1,6 +1,7 @@
 """uvicorn as a child of our own task group: it serves one app until it is stopped. It must not know signals."""
 
 import socket
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,9 @@ from starlette.types import ASGIApp
 from uvicorn import Config, Server
 
 from hello.web.admission import AdmissionQueue
-from hello.web.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol
+from hello.web.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol, Shared
 from hello.web.listener import Listener
+from hello.web.refusals import OnRefused, ignore
 from hello.web.websocket import WebSocketConnection
 
 GRACE_SECONDS = 2  # for answers in progress when the server stops
@@ -23,11 +25,13 @@ async def serve(
     *,
     listener: socket.socket,
     reserved_fds: int = 0,
+    on_refused: OnRefused = ignore,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` at the socket until `stop` is set, and close the socket; started once it accepts connections.
 
     Connections that would leave fewer than `reserved_fds` file descriptors to this process are closed at once.
+    `on_refused` is called for each request that the server or the app refuses.
     """
     config = Config(
         app,
@@ -41,7 +45,8 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = _Server(config, listener, reserved_fds, task_status)
+    shared = Shared(AdmissionQueue(), OrderedDict(), on_refused)
+    server = _Server(config, listener, reserved_fds, shared, task_status)
     async with anyio.create_task_group() as group:
 
         async def watch_stop() -> None:
@@ -60,14 +65,13 @@ class _Server(Server):
     """uvicorn's server, with our Listener in place of the event loop's own."""
 
     def __init__(
-        self, config: Config, listening: socket.socket, reserved_fds: int, task_status: TaskStatus[None]
+        self, config: Config, listening: socket.socket, reserved_fds: int, shared: Shared, task_status: TaskStatus[None]
     ) -> None:
         super().__init__(config)
-        queue, idle = AdmissionQueue(), dict[HttpProtocol, None]()
         self._listener = Listener(
             listening,
             reserved_fds,
-            protocol=lambda: HttpProtocol(config, self.server_state, self.lifespan.state, queue, idle),
+            protocol=lambda: HttpProtocol(config, self.server_state, self.lifespan.state, shared),
             count=lambda: len(self.server_state.connections),
         )
         self._task_status = task_status

@@ -1,23 +1,31 @@
 """What a stranger's request can reach, and what each answer carries: paths, bodies and errors, over sockets."""
 
 import asyncio
+import json
 import logging
 import select
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
+from ipaddress import ip_network
 
 import anyio
 import pytest
+from starlette.applications import Starlette
 
 from hello import hub as hub_module
 from hello.hub import Hub
 from hello.message import Position
 from hello.metrics import Metrics
+from hello.web import server
 from hello.web.admission import AdmissionQueue
+from hello.web.http_protocol import MAX_HEAD
 from hello.web.public import public_app
+from hello.web.refusals import Refusals
 from tests.processes import HelloProcess
+from tests.web.conftest import Clock
 from tests.web.inprocess import serving
 from tests.web.measurements import ENDED_SECONDS
 from tests.web.raw import TEXT, Answer, Client, ask, ask_head, connect, handshake, receive_head, request, send
@@ -39,7 +47,7 @@ def process() -> Iterator[HelloProcess]:
         yield running
 
 
-def opening(stream: str, *fields: str, host: str = HOST) -> bytes:
+def opening(stream: str, *fields: str | bytes, host: str = HOST) -> bytes:
     """Return the request that opens a stream."""
     if stream.startswith("/ws"):
         return handshake(stream, *fields, host=host)
@@ -300,6 +308,65 @@ def test_trickling_body_is_refused(process: HelloProcess, framing: str, first: b
                 with suppress(ConnectionError):
                     connection.sendall(b"1\r\nx\r\n" if "chunked" in framing else b"x")
         assert not waiting, f"still open: {list(waiting.values())}"
+
+
+def test_refusals_are_counted_and_logged() -> None:
+    """The public server counts each refusal by its reason, and the first of a minute names client, Origin and Host."""
+    told = "X-Forwarded-For: 1.2.3.4, 2001:db8::1, 10.1.2.3"  # a client may write the first one itself
+    refused = {
+        "origin": [opening(stream, b"Origin: http://e\x85vil", told) for stream in STREAMS],
+        "host": [request("/", host="rebind.evil"), handshake("/ws", host="rebind.evil")],
+        "upgrade": [request("/ws", host=HOST), handshake("/ws", host=HOST).replace(b": 13", b": 8")],
+        "request": [b"\x16\x03\x01\r\n\r\n", request("/events?after=x", host=HOST), request("/", host=HOST) * 2],
+        "head": [request("/", *["a:"] * 100), request("/" + "y" * MAX_HEAD)],
+        "body": [request("/", "Content-Length: 1") + b"x"],
+        "full": [opening(stream) for stream in STREAMS],
+        "draining": [opening(stream) for stream in STREAMS],
+    }
+    settings = {"allowed_hosts": "hello.test", "max_clients": "1", "trusted_proxies": "127.0.0.1, 10.0.0.0/8"}
+    with HelloProcess(**settings) as process, connect(process.port) as only:
+        only.sendall(opening("/ws"))
+        assert receive_head(only).status == 101
+        for sent in (request("/nothing", host=HOST), request("/", host=HOST, method="POST")):
+            assert ask_head(process.port, sent).status in (404, 405)
+        for reason, requests in refused.items():
+            if reason == "draining":
+                process.signal(signal.SIGTERM)
+                process.wait_for("/readyz", 503)
+            for sent in requests:
+                ask_head(process.port, sent)
+        counted = {reason: process.metrics()[f'hello_refused_total{{reason="{reason}"}}'] for reason in refused}
+        assert counted == {reason: len(requests) for reason, requests in refused.items()}
+        assert process.wait() == 0
+    lines = [json.loads(line) for line in process.output.splitlines()]
+    warnings = [line["message"] for line in lines if line["level"] == "warning"]
+    assert [line.partition(":")[0] for line in warnings] == [f"refused ({reason})" for reason in refused]
+    for part in ("'2001:db8::1'", r"'http://e\x85vil'", f"'{HOST}'", "HELLO_ALLOWED_ORIGINS"):
+        assert part in warnings[0]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_refused_client_behind_proxies(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A log line a minute names the last client that no trusted proxy is; another peer's header is not believed."""
+    trusted = [ip_network(each) for each in ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")]
+    for proxies, fields, client in (
+        ([], ["X-Forwarded-For: 1.2.3.4"], "127.0.0.1"),
+        (trusted, [], "127.0.0.1"),
+        (trusted, ["X-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.1"], "1.2.3.4"),
+        (trusted, ["X-Forwarded-For: 9.9.9.9", "X-Forwarded-For: 1.2.3.4:5678"], "1.2.3.4:5678"),
+        (trusted, ["X-Forwarded-For: 10.0.0.2, [2001:db8::1]:443, ::ffff:10.0.0.3"], "10.0.0.2"),
+        (trusted, ["X-Forwarded-For: unknown, 10.0.0.1:80", "Forwarded: for=9.9.9.9"], "unknown"),
+        (trusted, ['Forwarded: for=9.9.9.9, For="[2001:db9::1]:4711";proto=https, for=10.0.0.1'], "[2001:db9::1]:4711"),
+    ):
+        refusals = Refusals(Metrics().refused, proxies)
+        async with serving(Starlette(), serve=partial(server.serve, on_refused=refusals.add)) as port:
+            for seconds in (0, 59, 2):
+                await clock.advance(seconds, step=1.0)
+                sent = request("/", *fields, CHUNKED) + b"1\r\nx"
+                assert (await anyio.to_thread.run_sync(ask_head, port, sent)).status == 413
+        lines = [record.getMessage() for record in caplog.records if record.name == "hello.web.refusals"]
+        assert [f"client {client!r}, " in line for line in lines] == [True, True]
+        caplog.clear()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
