@@ -1,14 +1,17 @@
 """The leader's lease, for one broadcaster: of several, only the leader publishes. It must not know clients."""
 
 import logging
+import uuid
 from contextlib import suppress
 
 import anyio
 from anyio.abc import TaskStatus
 
 from hello.backoff import Backoff
+from hello.broadcaster import Publisher
 from hello.channel import Channel, ChannelLost, Fenced
 from hello.message import Message, Position
+from hello.metrics import Metrics
 from hello.supervisor import ChannelStatus
 
 RENEW_SECONDS = 1.0  # between two attempts; a leader that died has a successor within LEASE_SECONDS + RENEW_SECONDS
@@ -17,28 +20,28 @@ RELEASE_SECONDS = 1.0  # for the release when the process stops; if the channel 
 log = logging.getLogger(__name__)
 
 
-class Lease:
-    """The lease as one holder has it or waits for it.
+class Lease(Publisher):
+    """The lease as one process has it or waits for it."""
 
-    `holder` names this very run of the broadcaster: another run of the same instance is another holder.
-    """
-
-    def __init__(self, channel: Channel, holder: str, status: ChannelStatus) -> None:
+    def __init__(self, channel: Channel, instance: str, metrics: Metrics) -> None:
         self._channel = channel
-        self._holder = holder
-        self._status = status
-        self._leader = anyio.Event()  # set while this holder is the leader, as far as it knows
-        self._is_new = False  # True from becoming the leader until `wait_until_leader` has returned it
+        self._instance = instance
+        self._holder = f"{instance} {uuid.uuid4().hex}"  # another run of the same instance is another holder
+        self.status = ChannelStatus("broadcaster", metrics)
+        self._metrics = metrics
+        self._leader = anyio.Event()  # set while this process is the leader, as far as it knows
+        self._leader_since = 0.0  # event loop time
+        metrics.leader.set_function(lambda: self.is_leader)
 
     @property
     def is_leader(self) -> bool:
-        """True if this holder may publish, as far as it knows: the channel itself decides at each publish."""
+        """True if this process may publish, as far as it knows: the channel itself decides at each publish."""
         return self._leader.is_set()
 
     async def renew(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Acquire the lease and renew it, without an end.
 
-        The task has started once the channel has replied, whether or not this holder is the leader then.
+        The task has started once the channel has replied, whether or not this process is the leader then.
         """
         backoff, started = Backoff(), False
         while True:
@@ -46,14 +49,14 @@ class Lease:
                 acquired = await self._channel.acquire(self._holder)
             except ChannelLost as reason:
                 # It remains the leader, as far as it knows: `publish` retries its message, and the channel decides.
-                self._status.lost(reason)
+                self.status.lost(reason)
                 await backoff.wait()
                 continue
-            self._status.replied()
+            self.status.replied()
             if acquired is not self.is_leader or not started:
                 log.info("broadcaster: %s", "is the leader" if acquired else "waits, another broadcaster is the leader")
             if acquired and not self.is_leader:
-                self._is_new = True
+                self._leader_since = anyio.current_time()
                 self._leader.set()
             elif not acquired:
                 self._step_down()
@@ -62,30 +65,28 @@ class Lease:
                 task_status.started()
             await anyio.sleep(RENEW_SECONDS)
 
-    async def wait_until_leader(self) -> bool:
-        """Return once this holder is the leader; True if it has become the leader since the last call."""
+    async def leader(self) -> float:
         await self._leader.wait()
-        is_new, self._is_new = self._is_new, False
-        return is_new
+        return self._leader_since
 
-    async def publish(self, message: Message) -> Position | None:
-        """Publish the message, repeatedly with the same id until the channel has accepted it; return its position.
-
-        None if another holder has become the leader: the channel has not accepted the message, and it is dropped.
-        """
+    async def publish(self, text: str) -> Position | None:
+        """Publish the text as a message, repeatedly with the same id until the channel has accepted it."""
+        message = Message.new(text, broadcaster=self._instance)
         backoff = Backoff()
         while True:
             try:
                 position = await self._publish(message)
             except ChannelLost as reason:
-                self._status.lost(reason)
+                self.status.lost(reason)
                 await backoff.wait()
             except Fenced:
                 log.warning("broadcaster: is no longer the leader, and dropped a message that was not accepted")
+                self._metrics.fenced.inc()
                 self._step_down()
                 return None
             else:
-                self._status.replied()
+                self.status.replied()
+                self._metrics.published.inc()
                 return position
 
     async def release(self) -> None:

@@ -224,7 +224,7 @@ class Settings(BaseSettings):
 
     @property
     def broadcaster_function(self) -> Callable[..., Coroutine[Any, Any, None]]:
-        """The function that publishes, with the parameters of `hello.broadcaster.broadcaster`."""
+        """The actor that publishes: `hello.broadcaster.broadcaster`, or one that takes a Publisher and nothing else."""
         return cast("Callable[..., Coroutine[Any, Any, None]]", pkgutil.resolve_name(self.broadcaster))
 
     @property

@@ -1,7 +1,6 @@
 """One process: which actors run, in which order, and what each of them gets. Only this file knows all actors."""
 
 import logging
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -11,10 +10,10 @@ import anyio
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
+from hello.broadcaster import broadcaster
 from hello.channel import Channel
 from hello.hub import Hub
 from hello.lease import Lease
-from hello.message import Message
 from hello.metrics import Metrics
 from hello.relay import relay
 from hello.settings import ActorName, Settings
@@ -78,12 +77,10 @@ async def run(
 
                 async def start_broadcaster() -> None:
                     nonlocal lease
-                    holder = f"{settings.instance} {uuid.uuid4().hex}"
-                    statuses["broadcaster"] = ChannelStatus("broadcaster", metrics)
-                    lease = Lease(channel, holder, statuses["broadcaster"])
-                    metrics.leader.set_function(lambda: lease is not None and lease.is_leader)
-                    broadcasters.start_soon(partial(lease.renew, task_status=statuses["broadcaster"]))
-                    broadcasters.start_soon(_run_broadcaster, settings, lease, metrics)
+                    lease = Lease(channel, settings.instance, metrics)
+                    statuses["broadcaster"] = lease.status
+                    broadcasters.start_soon(partial(lease.renew, task_status=lease.status))
+                    broadcasters.start_soon(_run_broadcaster, settings, lease)
 
                 # Every actor has its row here, in the order of their start. None waits for the channel: a relay serves
                 # its clients without it. A new actor takes its name in `settings.ActorName`, and a row.
@@ -124,18 +121,11 @@ async def _run_relay(channel: Channel, hub: Hub, status: ChannelStatus, metrics:
         await relay(batches, hub, metrics=metrics, task_status=status)
 
 
-async def _run_broadcaster(settings: Settings, lease: Lease, metrics: Metrics) -> None:
-    async def publish(message: Message) -> None:
-        position = await lease.publish(message)
-        (metrics.fenced if position is None else metrics.published).inc()
-
-    await settings.broadcaster_function(
-        lease.wait_until_leader,
-        publish,
-        text=settings.text,
-        instance=settings.instance,
-        interval=(settings.interval_min, settings.interval_max),
-    )
+async def _run_broadcaster(settings: Settings, lease: Lease) -> None:
+    actor = settings.broadcaster_function
+    if actor is broadcaster:  # an actor of a person's own has settings of its own
+        actor = partial(actor, text=settings.text, interval=(settings.interval_min, settings.interval_max))
+    await actor(lease)
     # This process would stay the leader, and no process would publish any more.
     raise RuntimeError(f"{settings.broadcaster} has returned, and an actor never does")
 

@@ -11,9 +11,8 @@ from hello.channel.memory import MemoryChannel
 from hello.lease import RENEW_SECONDS, Lease
 from hello.message import Message, Position
 from hello.metrics import Metrics
-from hello.supervisor import ChannelStatus
 from hello.testing import CuttableChannel
-from hello.testing.conformance import ids, make_message, read
+from hello.testing.conformance import read
 
 HOUR = 3600
 
@@ -56,9 +55,13 @@ class Pair:
         self.channel = MemoryChannel(100)
         self.connections = [LossyChannel(self.channel), LossyChannel(self.channel)]
         self.one, self.two = (
-            Lease(connection, holder, ChannelStatus("broadcaster", Metrics()))
-            for connection, holder in zip(self.connections, "ab", strict=True)
+            Lease(connection, instance, Metrics())
+            for connection, instance in zip(self.connections, "ab", strict=True)
         )
+
+    async def texts(self) -> list[str]:
+        """Return the texts of the messages that the channel has accepted."""
+        return [entry.message.text for entry in await read(self.channel)]
 
 
 @pytest.fixture
@@ -66,22 +69,23 @@ async def pair() -> Pair:
     return Pair()
 
 
-async def test_wait_until_leader(pair: Pair) -> None:
-    """The first is the leader at once, the second after the release; each learns once that it has become the leader."""
+async def test_leader(pair: Pair) -> None:
+    """The first is the leader at once, the second after the release; each learns since when it is the leader."""
+    began = anyio.current_time()
     async with anyio.create_task_group() as group:
         await group.start(pair.one.renew)
-        assert await pair.one.wait_until_leader() is True
-        assert await pair.one.wait_until_leader() is False
+        assert await pair.one.leader() == began
         await group.start(pair.two.renew)
         with anyio.move_on_after(HOUR) as waiting:
-            await pair.two.wait_until_leader()
+            await pair.two.leader()
         assert waiting.cancelled_caught
         group.cancel_scope.cancel()
     async with anyio.create_task_group() as group:
         group.start_soon(pair.two.renew)
         await pair.one.release()
         with anyio.fail_after(RENEW_SECONDS + 0.1):
-            assert await pair.two.wait_until_leader() is True
+            assert began + HOUR <= await pair.two.leader() == anyio.current_time()
+        assert await pair.one.leader() == began
         group.cancel_scope.cancel()
 
 
@@ -93,12 +97,12 @@ async def test_paused_past_the_lease(pair: Pair) -> None:
     async with anyio.create_task_group() as group:
         await group.start(pair.two.renew)
         with anyio.fail_after(LEASE_SECONDS + RENEW_SECONDS):
-            await pair.two.wait_until_leader()
+            await pair.two.leader()
         assert pair.one.is_leader
-        assert await pair.one.publish(make_message(1)) is None
+        assert await pair.one.publish("first") is None
         assert not pair.one.is_leader
-        await pair.two.publish(make_message(2))
-        assert ids(await read(pair.channel)) == ["test-2"]
+        await pair.two.publish("second")
+        assert await pair.texts() == ["second"]
         group.cancel_scope.cancel()
 
 
@@ -109,10 +113,10 @@ async def test_message_survives_outage(pair: Pair) -> None:
         pair.connections[0].cut()
         group.cancel_scope.cancel()
     async with anyio.create_task_group() as group:
-        group.start_soon(pair.one.publish, make_message(1))
+        group.start_soon(pair.one.publish, "first")
         await anyio.sleep(HOUR)
         pair.connections[0].heal()
-    assert ids(await read(pair.channel)) == ["test-1"]
+    assert await pair.texts() == ["first"]
 
 
 async def test_expired_lease_costs_no_message(pair: Pair) -> None:
@@ -123,22 +127,22 @@ async def test_expired_lease_costs_no_message(pair: Pair) -> None:
         await anyio.sleep(HOUR)
         group.cancel_scope.cancel()
     pair.connections[0].heal()
-    assert await pair.one.publish(make_message(1)) is not None
-    assert ids(await read(pair.channel)) == ["test-1"]
+    assert await pair.one.publish("first") is not None
+    assert await pair.texts() == ["first"]
 
 
 async def test_evicted_lease_costs_no_message() -> None:
     """A lease that is evicted again and again costs no message, as long as no other holder becomes the leader."""
     channel = EvictingChannel(MemoryChannel(100))
-    lease = Lease(channel, "a", ChannelStatus("broadcaster", Metrics()))
+    lease = Lease(channel, "a", Metrics())
     async with anyio.create_task_group() as group:
         await group.start(lease.renew)
         for number in range(5):
             channel.evictions = number
-            assert await lease.publish(make_message(number)) is not None
+            assert await lease.publish(str(number)) is not None
         assert lease.is_leader
         group.cancel_scope.cancel()
-    assert ids(await read(channel)) == [f"test-{number}" for number in range(5)]
+    assert [entry.message.text for entry in await read(channel)] == [str(number) for number in range(5)]
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["reply lost", "request lost"])
@@ -148,7 +152,7 @@ async def test_new_leader_after_outage(pair: Pair, accepted: bool) -> None:
     position: list[Position | None] = []
 
     async def publish() -> None:
-        position.append(await pair.one.publish(make_message(1)))
+        position.append(await pair.one.publish("first"))
 
     async with anyio.create_task_group() as group:
         await group.start(pair.one.renew)
@@ -159,9 +163,9 @@ async def test_new_leader_after_outage(pair: Pair, accepted: bool) -> None:
             connection.cut()
         async with anyio.create_task_group() as publishing:
             publishing.start_soon(publish)
-            await pair.two.wait_until_leader()
-            await pair.two.publish(make_message(2))
+            await pair.two.leader()
+            await pair.two.publish("second")
             connection.heal()
         group.cancel_scope.cancel()
-    assert ids(await read(pair.channel)) == (["test-1", "test-2"] if accepted else ["test-2"])
+    assert await pair.texts() == (["first", "second"] if accepted else ["second"])
     assert (position[0] is not None) is accepted

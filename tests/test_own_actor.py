@@ -71,11 +71,8 @@ def test_image_variables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("actor", "reason"),
     [
-        (
-            "async def once(wait_until_leader, publish, **_): await wait_until_leader()",
-            "once:once has returned, and an actor never does",
-        ),
-        ("async def once(wait, publish): await wait()", "unexpected keyword argument 'text'"),
+        ("async def once(publisher): await publisher.leader()", "once:once has returned, and an actor never does"),
+        ("async def once(wait, publish): await wait()", "missing 1 required positional argument: 'publish'"),
     ],
     ids=["returns", "parameters"],
 )

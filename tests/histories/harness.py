@@ -17,7 +17,7 @@ from hello.channel import Channel
 from hello.client import ClientProtocol, Lost, Opened, Repeated, Shown, StatusChanged
 from hello.hub import Hub
 from hello.lease import Lease
-from hello.message import Gap, Message, Position
+from hello.message import Gap, Position
 from hello.metrics import Metrics
 from hello.relay import relay
 from hello.supervisor import ChannelStatus, follow
@@ -45,15 +45,15 @@ class BareProcess(Process):
     def __init__(self, actors: str, instance: str) -> None:
         super().__init__(actors, instance)
         self.hub: Hub | None = None
-        self._to_publish, self._messages = anyio.create_memory_object_stream[Message](1000)
+        self._to_publish, self._texts = anyio.create_memory_object_stream[str](1000)
 
-    def publish(self, message: Message) -> None:
-        self._to_publish.send_nowait(message)
+    def publish(self, text: str) -> None:
+        self._to_publish.send_nowait(text)
 
     async def run(self, channel: Channel, flags: Mapping[str, str]) -> None:
         hub = Hub(history=int(flags["history"]), instance=self.instance, max_clients=100, metrics=METRICS)
         self.hub = hub
-        lease = Lease(channel, self.instance, ChannelStatus("broadcaster", METRICS))
+        lease = Lease(channel, self.instance, METRICS)
 
         async def run_relay(*, task_status: TaskStatus[None]) -> None:
             status = ChannelStatus("relay", METRICS, hub.set_channel_up)
@@ -61,11 +61,11 @@ class BareProcess(Process):
                 await relay(batches, hub, metrics=METRICS, task_status=task_status)
 
         async def run_broadcaster() -> None:
-            async for message in self._messages:
-                await lease.wait_until_leader()
-                while await lease.publish(message) is None:  # fenced: again, once this process is the leader
+            async for text in self._texts:
+                await lease.leader()
+                while await lease.publish(text) is None:  # again, once this process is the leader
                     await anyio.sleep(RETRY_SECONDS)
-                    await lease.wait_until_leader()
+                    await lease.leader()
 
         try:
             with self._scope:
@@ -89,7 +89,7 @@ class BareProcess(Process):
         finally:
             self.ended.set()
             self._to_publish.close()
-            self._messages.close()
+            self._texts.close()
             hub.notify_all()
 
     @asynccontextmanager
@@ -320,8 +320,7 @@ class Harness:
         processes = [process for process, _ in self._living]
         broadcasters = [each for each in processes if isinstance(each, BareProcess) and "broadcaster" in each.actors]
         for _ in range(count if broadcasters else 0):
-            message = Message(f"m{next(self._numbers)}", "Hello", "b", 0)
-            broadcasters[by % len(broadcasters)].publish(message)
+            broadcasters[by % len(broadcasters)].publish(f"m{next(self._numbers)}")
 
     def cut(self, process: int | None = None) -> None:
         self._is_cut = self._is_cut or process is None
