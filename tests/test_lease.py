@@ -1,17 +1,20 @@
 """The leader's lease of two broadcasters, through pauses and outages, in virtual time."""
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 import trio.testing
 
+from hello.broadcaster import Publisher
 from hello.channel import LEASE_SECONDS, ChannelLost
 from hello.channel.memory import MemoryChannel
 from hello.lease import RENEW_SECONDS, Lease
 from hello.message import Message, Position
 from hello.metrics import Metrics
-from hello.testing import CuttableChannel
+from hello.testing import Client, CuttableChannel, running
 from hello.testing.conformance import read
 
 HOUR = 3600
@@ -37,14 +40,20 @@ class LossyChannel(CuttableChannel):
 
 
 class EvictingChannel(CuttableChannel):
-    """A channel whose lease is evicted before each of the next `evictions` publishes, as Redis does it in need."""
+    """A channel whose lease is evicted before each of the next `evictions` publishes, as Redis does it in need.
+
+    With a `successor`, that holder acquires it.
+    """
 
     evictions = 0
+    successor: str | None = None
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         if self.evictions and holder is not None:
             self.evictions -= 1
             await self.release(holder)
+            if self.successor is not None:
+                await self.acquire(self.successor)
         return await super().publish(message, holder)
 
 
@@ -143,6 +152,27 @@ async def test_evicted_lease_costs_no_message() -> None:
         assert lease.is_leader
         group.cancel_scope.cancel()
     assert [entry.message.text for entry in await read(channel)] == [str(number) for number in range(5)]
+
+
+async def test_actor_learns_what_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An actor gets the position of each message, and None for one that a new leader fenced; nothing ends."""
+    channel = EvictingChannel(MemoryChannel(100))
+    results: list[Position | None] = []
+
+    async def actor(publisher: Publisher) -> None:
+        while True:
+            await publisher.leader()
+            results.append(await publisher.publish(str(len(results))))
+            channel.evictions, channel.successor = int(len(results) == 2), "another"
+            await anyio.sleep(1)
+
+    monkeypatch.setitem(sys.modules, "own", SimpleNamespace(actor=actor))
+    client = Client()
+    async with running("combined", channel, broadcaster="own:actor") as system, client.open(system.relays[0]):
+        await client.until_shown(4)
+    assert [message["text"] for message in client.shown[:4]] == ["0", "1", "3", "4"]
+    shown = [message["position"] for message in client.shown[:4]]
+    assert [position and str(position) for position in results[:5]] == [*shown[:2], None, *shown[2:]]
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["reply lost", "request lost"])
