@@ -21,7 +21,7 @@ from hello.channel import Unsupported, open_channel
 from hello.printable import printable, printable_json
 from hello.settings import ConfigError, Settings, add_flags, load, name_of
 from hello.signals import end_by, handling_stop
-from hello.system import run
+from hello.system import describe, run
 from hello.web.listener import RESERVED_FDS, listen
 from hello.web.origin import AllowedHosts
 from hello.web.server import serve
@@ -59,22 +59,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         anyio.run(_run, settings, listeners, backend_options={"use_uvloop": True})
     except* Unsupported as errors:
-        log.critical("stopped: %s", "; ".join(_flatten(errors)))
+        log.critical("stopped: %s", describe(errors))
         return_code = EXIT_MISCONFIGURED
     except* Exception as errors:
-        log.critical("stopped by an error: %s", "; ".join(_flatten(errors)), exc_info=errors)
+        log.error("an error ends this process", exc_info=errors)
+        log.critical("stopped by an error: %s", describe(errors))  # without a traceback, which would be the log's end
         return_code = 1
     else:
         log.info("stopped")
         return_code = 0
     return return_code
-
-
-def _flatten(error: BaseException) -> list[str]:
-    """Return one text for each error in a group of groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return [text for each in error.exceptions for text in _flatten(each)]
-    return [f"{type(error).__name__}: {error}"]
 
 
 async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:

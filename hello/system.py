@@ -1,17 +1,19 @@
 """One process: which actors run, in which order, and what each of them gets. Only this file knows all actors."""
 
+import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Protocol
+from traceback import walk_tb
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.broadcaster import broadcaster
-from hello.channel import Channel
+from hello.channel import Channel, Unsupported
 from hello.hub import Hub
 from hello.lease import Lease
 from hello.metrics import Metrics
@@ -25,6 +27,10 @@ from hello.web.refusals import OnRefused, Refusals, ignore
 CLOSE_SECONDS = 5.0  # after the drain, for clients that do not answer the close frame
 
 log = logging.getLogger(__name__)
+
+
+class ActorFailed(Exception):
+    """An actor raised an error, or returned; the text of the error says which, in which line of its file, and why."""
 
 
 class Serve(Protocol):
@@ -46,7 +52,7 @@ async def run(
     """Run the actors that the settings name until `stop` is set, then drain; started once the process is ready.
 
     Before the drain it is not ready for `drain_delay`, and serves as before: balancers stop routing to it.
-    An error in an actor or a server ends everything and is raised; a lost channel is not an error.
+    An error in an actor is raised after the drain, and an error in a server at once; a lost channel is not an error.
     """
     metrics = Metrics()
     hub = Hub(history=settings.history, instance=settings.instance, max_clients=settings.max_clients, metrics=metrics)
@@ -54,17 +60,32 @@ async def run(
     statuses: dict[ActorName, ChannelStatus] = {}  # of the actors that use the channel
     ready = False
     servers_stop = anyio.Event()
+    drained = False
+
+    @asynccontextmanager
+    async def draining() -> AsyncIterator[None]:
+        """Drain on leaving, unless that is done, also after an error: clients move before it ends the process."""
+        nonlocal drained
+        try:
+            yield
+        finally:
+            if not drained:
+                hub.draining = True
+                if lease is not None:
+                    await lease.release()
+                await _drain(hub, settings.drain_seconds)
+                drained = True
 
     def not_ready() -> str | None:
-        if stop.is_set():
+        if stop.is_set() or hub.draining:
             return "draining"
         waiting = [f", {actor}: {status.reason}" for actor, status in statuses.items() if not status.ready.is_set()]
         return None if ready else "starting" + "".join(waiting)
 
     async with anyio.create_task_group() as servers:
         await servers.start(partial(serve, "ops", ops_app(metrics, not_ready), servers_stop, on_refused=ignore))
-        async with anyio.create_task_group() as relays:
-            async with anyio.create_task_group() as broadcasters:
+        async with draining(), anyio.create_task_group() as relays:
+            async with draining(), anyio.create_task_group() as broadcasters:
 
                 async def start_relay() -> None:
                     statuses["relay"] = ChannelStatus("relay", metrics, hub.set_channel_up)
@@ -109,25 +130,59 @@ async def run(
                     await anyio.sleep(settings.drain_delay)
                 hub.draining = True
                 broadcasters.cancel_scope.cancel()
-            if lease is not None:
-                await lease.release()
-            await _drain(hub, settings.drain_seconds)
             relays.cancel_scope.cancel()
         servers_stop.set()
 
 
 async def _run_relay(channel: Channel, hub: Hub, status: ChannelStatus, metrics: Metrics) -> None:
-    async with aclosing(follow(channel, lambda: hub.head, status, hub.feed.set_high_watermark)) as batches:
-        await relay(batches, hub, metrics=metrics, task_status=status)
+    with _failures_raised("relay", relay):
+        async with aclosing(follow(channel, lambda: hub.head, status, hub.feed.set_high_watermark)) as batches:
+            await relay(batches, hub, metrics=metrics, task_status=status)
 
 
 async def _run_broadcaster(settings: Settings, lease: Lease) -> None:
     actor = settings.broadcaster_function
     if actor is broadcaster:  # an actor of a person's own has settings of its own
         actor = partial(actor, text=settings.text, interval=(settings.interval_min, settings.interval_max))
-    await actor(lease)
-    # This process would stay the leader, and no process would publish any more.
-    raise RuntimeError(f"{settings.broadcaster} has returned, and an actor never does")
+    with _failures_raised(settings.broadcaster, actor):
+        await actor(lease)
+        # This process would stay the leader, and no process would publish any more.
+        raise RuntimeError("it has returned, and an actor never does")
+
+
+@contextmanager
+def _failures_raised(name: str, actor: Callable[..., Any]) -> Iterator[None]:
+    """Raise ActorFailed in place of each error, and log it: it ends the process only after the drain."""
+    try:
+        yield
+    except Unsupported:  # it is no fault of the actor
+        raise
+    except (Exception, SystemExit) as error:
+        failed = ActorFailed(f"{name} failed at {_failed_line(actor, error)}: {describe(error)}")
+        log.error("%s", failed)
+        raise failed from error
+
+
+def _failed_line(actor: Callable[..., Any], error: BaseException) -> str:
+    """Return the innermost line of the actor's own file that raised the error, or else the first line of the actor."""
+    code = inspect.unwrap(actor.func if isinstance(actor, partial) else actor).__code__
+    number = code.co_firstlineno
+    for each in (error, *_flatten(error)):
+        for frame, line in walk_tb(each.__traceback__):
+            if frame.f_code.co_filename == code.co_filename:
+                number = line
+    return f"{code.co_filename}:{number}"
+
+
+def describe(error: BaseException) -> str:
+    """Return the type and the text of an error, or of each error in a group of groups."""
+    return "; ".join(f"{type(each).__name__}: {each}" for each in _flatten(error))
+
+
+def _flatten(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [each for inner in error.exceptions for each in _flatten(inner)]
+    return [error]
 
 
 async def _drain(hub: Hub, seconds: float) -> None:

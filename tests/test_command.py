@@ -238,6 +238,18 @@ def test_too_old(redis_server: RedisServer, actors: str) -> None:
     assert "Traceback" not in process.output
 
 
+def test_failed_relay_drains(redis_server: RedisServer) -> None:
+    """A relay that fails moves its clients first, and the last line of the log names it, with file and line."""
+    process = HelloProcess(actors="relay", channel=redis_server.url, log_format="text")
+    with process, Redis.from_url(redis_server.url) as raw, connect(process.url.replace("http", "ws") + "ws") as client:
+        raw.set("hello", "x")
+        with pytest.raises(ConnectionClosed):
+            read_all(client)
+        assert client.close_code == 1012
+        assert process.wait() == 1
+    assert re.search(r"relay failed at \S+relay.py:\d+: ResponseError: WRONGTYPE ", process.output.splitlines()[-1])
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_log_cannot_control_a_terminal(log_format: str) -> None:
     """A log has no control character from the error of a server, neither in a message nor in a traceback."""

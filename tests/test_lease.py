@@ -64,8 +64,7 @@ class Pair:
         self.channel = MemoryChannel(100)
         self.connections = [LossyChannel(self.channel), LossyChannel(self.channel)]
         self.one, self.two = (
-            Lease(connection, instance, Metrics())
-            for connection, instance in zip(self.connections, "ab", strict=True)
+            Lease(connection, instance, Metrics()) for connection, instance in zip(self.connections, "ab", strict=True)
         )
 
     async def texts(self) -> list[str]:

@@ -1,5 +1,6 @@
 """An actor of one's own, as in the README's "Make it your own": in the harness, in both overlays, and with mistakes."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from hello.settings import ConfigError, load
 from tests import own_actor
 from tests.deploy.tools import tool
+from tests.processes import HelloProcess
 
 
 @pytest.fixture
@@ -68,24 +72,56 @@ def test_image_variables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().broadcaster_function.__name__ == "clock"
 
 
-@pytest.mark.parametrize(
-    ("actor", "reason"),
-    [
-        ("async def once(publisher): await publisher.leader()", "once:once has returned, and an actor never does"),
-        ("async def once(wait, publish): await wait()", "missing 1 required positional argument: 'publish'"),
-    ],
-    ids=["returns", "parameters"],
-)
-def test_actor_ends(tmp_path: Path, actor: str, reason: str) -> None:
-    """An actor that ends, ends its process: it would stay the leader, so that no other process could publish."""
-    (tmp_path / "once.py").write_text(actor)
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}
-    command = [sys.executable, "-m", "hello", "--broadcaster", "once:once", "--port", "0", "--ops-port", "0"]
-    command += ["--log-format", "text"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    [line] = [line for line in done.stderr.splitlines() if "stopped by an error" in line]
-    assert reason in line
+ONCE = """\
+import sys
+from pathlib import Path
+import anyio
+
+async def once(publisher):
+    while not Path(__file__).with_name("go").exists():
+        await anyio.sleep(0.02)
+    await publisher.publish("the last")
+    END
+"""
+ENDS = {  # the last line of an actor, its number or that of the actor's first line, and the error
+    "pass": (5, "RuntimeError: it has returned, and an actor never does"),
+    "await publisher.publish('')": (9, "Malformed: a message's text has 1 to 4096 characters, not 0"),
+    "await publisher.publish('x' * 4097)": (9, "Malformed: a message's text has 1 to 4096 characters, not 4097"),
+    "async with anyio.create_task_group() as group: group.start_soon(publisher.publish, '')": (9, "Malformed: .*"),
+    "sys.exit('no more')": (9, "SystemExit: no more"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_actor_ends(tmp_path: Path, end: str) -> None:
+    """An actor that ends, ends its process after a drain; the last line of the log says which, where and why."""
+    (tmp_path / "once.py").write_text(ONCE.replace("END", end))
+    line, reason = ENDS[end]
+    process = HelloProcess(broadcaster="once:once", log_format="text")
+    try:
+        process.launch({"PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}).wait_for("/readyz", 200)
+        with connect(process.url.replace("http", "ws") + "ws") as websocket:
+            (tmp_path / "go").touch()
+            texts: list[str | None] = []
+            with pytest.raises(ConnectionClosed):
+                texts.extend(json.loads(frame).get("text") for frame in websocket)
+        assert (texts[-1], websocket.close_code) == ("the last", 1012)
+        assert process.wait() == 1
+    finally:
+        process.kill()
+    where = re.escape(f"once:once failed at {tmp_path / 'once.py'}:{line}: ")
+    assert re.search(f"stopped by an error: ActorFailed: {where}{reason}$", process.output.splitlines()[-1])
+
+
+def test_wrong_parameters(tmp_path: Path) -> None:
+    """The error of an actor that cannot be called names it, and the line where it is defined."""
+    (tmp_path / "once.py").write_text("\nasync def once(wait, publish): await wait()")
+    process = HelloProcess(broadcaster="once:once", log_format="text")
+    try:
+        assert process.launch({"PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}).wait() == 1
+    finally:
+        process.kill()
+    assert re.search(r"once:once failed at .*once.py:2: TypeError: .*'publish'$", process.output.splitlines()[-1])
 
 
 MODULES = {
