@@ -22,6 +22,7 @@ from hello.printable import printable, printable_json
 from hello.settings import ConfigError, Settings, add_flags, load, name_of
 from hello.signals import end_by, handling_stop
 from hello.system import describe, run
+from hello.watchdog import watched_loop
 from hello.web.listener import RESERVED_FDS, listen
 from hello.web.origin import AllowedHosts
 from hello.web.server import serve
@@ -84,7 +85,7 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         await serve(app, stop, listener=listeners[name], reserved_fds=reserved, **options)
 
     with handling_stop(_stopper(stop)):
-        async with open_channel(
+        async with watched_loop(), open_channel(
             settings.channel, history=settings.history, password=settings.password, stream=settings.stream
         ) as channel:
             _tune_gc()

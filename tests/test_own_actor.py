@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from hello.settings import ConfigError, load
+from hello.watchdog import STALL_SECONDS
 from tests import own_actor
 from tests.deploy.tools import tool
 from tests.processes import HelloProcess
@@ -73,7 +76,7 @@ def test_image_variables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ONCE = """\
-import sys
+import subprocess, sys
 from pathlib import Path
 import anyio
 
@@ -111,6 +114,35 @@ def test_actor_ends(tmp_path: Path, end: str) -> None:
         process.kill()
     where = re.escape(f"once:once failed at {tmp_path / 'once.py'}:{line}: ")
     assert re.search(f"stopped by an error: ActorFailed: {where}{reason}$", process.output.splitlines()[-1])
+
+
+@pytest.mark.parametrize("how", ["blocked", pytest.param("paused", marks=pytest.mark.slow)])
+def test_event_loop_stands_still(tmp_path: Path, how: str) -> None:
+    """A warning says for how long, and in which line of the actor; a process that was paused as a whole logs none."""
+    (tmp_path / "once.py").write_text(
+        ONCE.replace("END", "subprocess.run(['sleep', '2']); await publisher.publish('')")
+    )
+    process = HelloProcess(broadcaster="once:once", log_format="text", interval_min="1000", interval_max="1000")
+    try:
+        process.launch({"PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}).wait_for("/readyz", 200)
+        if how == "blocked":
+            (tmp_path / "go").touch()
+            assert process.wait() == 1
+        else:
+            process.signal(signal.SIGSTOP)
+            time.sleep(2 * STALL_SECONDS)  # the pause itself
+            process.signal(signal.SIGCONT)
+            assert process.terminate() == 0
+    finally:
+        process.kill()
+    if how == "paused":
+        assert "WARNING" not in process.output
+    else:
+        where = re.escape(f"{tmp_path / 'once.py'}:9 (once)")
+        assert re.search(f"WARNING .* stands still for over 1 s, .* in {where}: .*to_thread", process.output)
+        lasted = re.search(f"WARNING .* stood still for (.+) s, in {where}$", process.output, re.MULTILINE)
+        assert lasted is not None
+        assert 1.5 < float(lasted[1]) < 10
 
 
 def test_wrong_parameters(tmp_path: Path) -> None:
