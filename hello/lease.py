@@ -46,7 +46,7 @@ class Lease(Publisher):
         backoff, started = Backoff(), False
         while True:
             try:
-                acquired = await self._channel.acquire(self._holder)
+                acquired = await self._acquire()
             except ChannelLost as reason:
                 # It remains the leader, as far as it knows: `publish` retries its message, and the channel decides.
                 self.status.lost(reason)
@@ -101,8 +101,15 @@ class Lease(Publisher):
             except Fenced:
                 # The lease may have expired in an outage, or been evicted, even again and again. Only if another holder
                 # has it now is the message dropped.
-                if not await self._channel.acquire(self._holder):
+                if not await self._acquire():
                     raise
+
+    async def _acquire(self) -> bool:
+        # A request that is cancelled on its way may arrive after that of `release`, and no process would be the leader
+        # until the lease expires. The wait is short: a channel that does not reply is lost within seconds.
+        with anyio.CancelScope(shield=True):
+            acquired = await self._channel.acquire(self._holder)
+        return acquired  # noqa: RET504  # inside, mypy misses a return: a scope may swallow a cancellation
 
     def _step_down(self) -> None:
         if self.is_leader:

@@ -1,5 +1,6 @@
 """What only Redis does: its refusals, its keys, the mirrored PUBLISH, foreign entries, and the high watermark."""
 
+import asyncio
 import logging
 import random
 import threading
@@ -15,8 +16,9 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from hello.channel import ChannelLost, Fenced, open_channel
-from hello.channel.redis import _losses_raised
+from hello.channel.redis import Keys, _losses_raised
 from hello.message import ORIGIN, Entry, Message, Position
+from hello.testing import running
 from hello.testing.conformance import LIMIT_SECONDS, exhaust, ids, make_message, read, receive, receive_all
 from tests.conftest import missing
 from tests.engines import on_each_engine
@@ -630,6 +632,48 @@ async def test_wiped_redis_fences_the_leader(redis_server: RedisServer, raw: Red
             await channel.publish(make_message(1), "a")
         assert await channel.acquire("a")
         await channel.publish(make_message(1), "a")
+
+
+KEYS = Keys.of("hello")
+
+
+class LateProxy(Proxy):
+    """Holds the next acquire back until `released` is set, but for half a second at most."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__("redis", port)
+        self.holds = False
+        self.held, self.released, self.passed = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def _send(self, data: bytes, sink: asyncio.StreamWriter) -> None:
+        if holds := self.holds and KEYS.high_watermark.encode() in data and KEYS.leader.encode() in data:
+            self.holds = False
+            self.held.set()
+            with anyio.move_on_after(0.5):
+                await self.released.wait()
+        await super()._send(data, sink)
+        if holds:
+            self.passed.set()
+
+
+async def test_release_follows_a_late_acquire(redis_server: RedisServer, raw: Redis) -> None:
+    """A process that stops while the network delays its acquire leaves the lease free: no 3 s without a leader."""
+    proxy = LateProxy(redis_server.port)
+    async with anyio.create_task_group() as group:
+        await group.start(proxy.run)
+        async with (
+            open_channel(f"redis://127.0.0.1:{proxy.port}", history=10) as channel,
+            running("combined", channel, interval_min=1000, interval_max=1000) as system,
+        ):
+            proxy.holds = True
+            await proxy.held.wait()
+            assert raw.get(KEYS.leader)
+            system.processes[0].terminate()
+            await system.processes[0].ended.wait()
+            proxy.released.set()
+            await proxy.passed.wait()
+            assert raw.get(KEYS.leader) is None
+        proxy.end()
 
 
 async def test_clock_set_back_ends_the_lease(tmp_path: Path, engine: str) -> None:

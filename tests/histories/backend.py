@@ -120,6 +120,11 @@ class Connection(CuttableChannel):
         self.breaks_after = None
         self._checker.healed(self._process)
 
+    def end(self) -> None:
+        """Let a call that hangs fail: its process was killed."""
+        super().cut()
+        self._works.set()
+
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         assert holder is not None
         try:

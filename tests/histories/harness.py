@@ -352,9 +352,10 @@ class Harness:
             self._start(actors)
 
     def kill(self, process: int) -> None:
-        for each, _ in self._chosen(process):
+        for each, connection in self._chosen(process):
             self._killed.add(each)
             each.kill()
+            connection.end()
 
     def stop(self, process: int) -> None:
         for each, _ in self._chosen(process):
