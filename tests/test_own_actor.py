@@ -6,19 +6,29 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 import yaml
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from hello.channel import open_channel
+from hello.channel.memory import MemoryChannel
+from hello.message import Message, Position
 from hello.settings import ConfigError, load
+from hello.testing import Client, Closed, CuttableChannel, running
 from hello.watchdog import STALL_SECONDS
 from tests import own_actor
 from tests.deploy.tools import tool
 from tests.processes import HelloProcess
+
+ACTORS = ("clock.py", "tail.py", "website.py")
 
 
 @pytest.fixture
@@ -30,9 +40,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_section() -> None:
-    """The section has four files, and the actor at most 20 lines."""
+    """The section has three actors, and for the first, of at most 20 lines, a test, an image and a deployment."""
     files = own_actor.files()
-    assert set(files) == {"clock.py", "Dockerfile", "kustomization.yaml", "test_clock.py"}
+    assert set(files) == {*ACTORS, "Dockerfile", "kustomization.yaml", "test_clock.py"}
     assert len(files["clock.py"].splitlines()) <= 20
 
 
@@ -45,6 +55,119 @@ def test_harness(folder: Path) -> None:
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert re.search(r"^4 passed", done.stdout, re.MULTILINE), done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_types(folder: Path) -> None:
+    """The actors pass the strictest checks of their types."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir=.cache", *ACTORS]
+    environment = {**os.environ, "MYPYPATH": str(own_actor.ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Recorder(CuttableChannel):
+    """Records the text of every attempt to publish, and the holder of the lease."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryChannel(10_000))
+        self.attempts: list[str] = []
+        self.attempted_thrice = anyio.Event()
+        self.holder = ""
+
+    async def publish(self, message: Message, holder: str | None = None) -> Position:
+        self.attempts.append(message.text)
+        if len(self.attempts) == 3:
+            self.attempted_thrice.set()
+        self.holder = holder or ""
+        return await super().publish(message, holder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+async def test_tail(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is shown in order, through an outage in which nothing is read on; a new leader begins at the end."""
+    path, channel, client = folder / "log", Recorder(), Client()
+    path.write_text("old\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("TAIL_FILE", str(path))
+
+    async def begin(word: str) -> None:
+        """Add lines until one is shown: then the actor has opened the file."""
+        while not any(message["text"] == word for message in client.shown):
+            write(f"{word}\n")
+            with anyio.move_on_after(0.1):
+                await client.until_shown(len(client.shown) + 1)
+
+    def write(text: str) -> None:
+        with path.open("a") as file:
+            file.write(text)
+
+    async with (
+        running("combined", channel, broadcaster="tail:tail") as system,
+        client.open(system.relays[0]),
+    ):
+        await begin("begin")
+        channel.cut()
+        channel.attempts, channel.attempted_thrice = [], anyio.Event()
+        lines = [f"  line {number}" for number in range(500)]
+        write("\n".join(["\n", *lines, "x" * 5000, "é"]))
+        await channel.attempted_thrice.wait()
+        assert len(set(channel.attempts)) == 1
+        channel.heal()
+        write(" the end\n")
+        while client.shown[-1]["text"] != "é the end":
+            await client.receive()
+        await channel.release(channel.holder)
+        await channel.acquire("another")
+        write("of another leader\n")
+        await begin("begin again")
+    shown = [message["text"] for message in client.shown if not message["text"].startswith("begin")]
+    assert shown == [*lines, "x" * 4096, "é the end"]
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+async def test_website(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change of the answer is published once; a site that does not answer blocks neither clients nor the stop."""
+    statuses, may_answer, asked = iter([200, 200, 503, 503, 200]), threading.Event(), threading.Event()
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if (status := next(statuses, None)) is None:
+                asked.set()
+                may_answer.wait()
+            self.send_response(status or 200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    client = Client()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as site:
+        threading.Thread(target=site.serve_forever).start()
+        url = f"http://127.0.0.1:{site.server_port}/"
+        monkeypatch.syspath_prepend(str(folder))
+        monkeypatch.setenv("WEBSITE_URL", url)
+        monkeypatch.setenv("WEBSITE_SECONDS", "0.01")
+        try:
+            async with (
+                open_channel("memory://", history=100) as channel,
+                running("combined", channel, broadcaster="website:website") as system,
+                client.open(system.relays[0]) as stream,
+            ):
+                await client.until_shown(3)
+                await anyio.to_thread.run_sync(asked.wait)
+                system.processes[0].terminate()
+                with pytest.raises(Closed), anyio.fail_after(3):  # less than the client's own time-out
+                    await stream.receive()
+        finally:
+            may_answer.set()
+            site.shutdown()
+    assert [message["text"].removeprefix(f"{url} ") for message in client.shown] == [
+        "answers 200",
+        "fails: HTTP Error 503: Service Unavailable",
+        "answers 200",
+    ]
 
 
 @pytest.mark.parametrize("shape", ["split", "combined"])
