@@ -151,6 +151,12 @@ class Feed:
         """Return how many messages come after the cursor; none before `set_loaded`."""
         return 0 if self._loaded is None else self._log.count_after(self._resolve(cursor.position))
 
+    def includes(self, sent: Cursor, end: Cursor) -> bool:
+        """Return True if a client at `sent` was sent all that one at `end` was; before `set_loaded` no messages."""
+        if sent.status < end.status or sent.beat < end.beat:
+            return False
+        return self._loaded is None or self._resolve(sent.position) >= self._resolve(end.position)
+
     def poll(self, cursor: Cursor) -> Pending | None:
         """Return what comes after the cursor, or None: status and beat first, then messages of about BLOCK_BYTES."""
         if cursor == self.caught_up:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import anyio
 
 from hello.feed import Cursor, Feed, Pending, RelayedEntry
-from hello.message import ORIGIN, Entry, Position
+from hello.message import Entry, Position
 from hello.metrics import Metrics
 
 BEAT_SECONDS = 10.0  # between two beats: a client recognises a dead connection by their absence
@@ -69,10 +69,7 @@ class Client(Subscriber):
 
         What comes later it gets from the next relay: a client that is slower than the channel would never catch up.
         """
-        end, sent = self.drain_end, self.cursor
-        if end is None or sent.status < end.status or sent.beat < end.beat:
-            return False
-        return (sent.position or ORIGIN) >= (end.position or ORIGIN)
+        return self.drain_end is not None and self.hub.feed.includes(self.cursor, self.drain_end)
 
     @property
     def lag(self) -> int:
