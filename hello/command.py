@@ -85,9 +85,12 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         await serve(app, stop, listener=listeners[name], reserved_fds=reserved, **options)
 
     with handling_stop(_stopper(stop)):
-        async with watched_loop(), open_channel(
-            settings.channel, history=settings.history, password=settings.password, stream=settings.stream
-        ) as channel:
+        async with (
+            watched_loop(),
+            open_channel(
+                settings.channel, history=settings.history, password=settings.password, stream=settings.stream
+            ) as channel,
+        ):
             _tune_gc()
             await run(settings, channel, serve=serve_at, stop=stop)
 

@@ -24,6 +24,7 @@ from hello.web.ops import ops_app
 from hello.web.public import public_app
 from hello.web.refusals import OnRefused, Refusals, ignore
 
+LOAD_SECONDS = 1.0  # for a relay to read its channel; if it takes longer, clients are served without the channel
 CLOSE_SECONDS = 5.0  # after the drain, for clients that do not answer the close frame
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ async def run(
                     statuses["relay"] = ChannelStatus("relay", metrics, hub.set_channel_up)
                     relays.start_soon(_run_relay, channel, hub, statuses["relay"], metrics)
                     relays.start_soon(hub.beat)
+                    with anyio.move_on_after(LOAD_SECONDS):
+                        await statuses["relay"].ready.wait()
                     origins, hosts = settings.allowed_origins, settings.allowed_hosts
                     app = public_app(hub, allowed_origins=origins, allowed_hosts=hosts)
                     refusals = Refusals(metrics.refused, settings.trusted_proxies)
@@ -103,8 +106,8 @@ async def run(
                     broadcasters.start_soon(partial(lease.renew, task_status=lease.status))
                     broadcasters.start_soon(_run_broadcaster, settings, lease)
 
-                # Every actor has its row here, in the order of their start. None waits for the channel: a relay serves
-                # its clients without it. A new actor takes its name in `settings.ActorName`, and a row.
+                # Every actor has its row here, in the order of their start. None waits for the channel for long: a
+                # relay serves its clients without it. A new actor takes its name in `settings.ActorName`, and a row.
                 actors: Mapping[ActorName, Callable[[], Awaitable[None]]] = {
                     "relay": start_relay,
                     "broadcaster": start_broadcaster,

@@ -81,6 +81,7 @@ class Process:
         self.actors = actors
         self.instance = instance
         self.apps: dict[str, ASGIApp] = {}  # `ops` and, in a relay, `public`
+        self.serves = anyio.Event()  # set once a relay has its `public` app, with its channel or without
         self.ready = anyio.Event()
         self.ended = anyio.Event()
         self._stop = anyio.Event()
@@ -110,6 +111,8 @@ class Process:
 
         async def serve(name: str, app: ASGIApp, stop: anyio.Event, task_status: TaskStatus[None], **_: object) -> None:
             self.apps[name] = app
+            if name == "public":
+                self.serves.set()
             task_status.started()
             await stop.wait()
 

@@ -53,6 +53,7 @@ class BareProcess(Process):
     async def run(self, channel: Channel, flags: Mapping[str, str]) -> None:
         hub = Hub(history=int(flags["history"]), instance=self.instance, max_clients=100, metrics=METRICS)
         self.hub = hub
+        self.serves.set()
         lease = Lease(channel, self.instance, METRICS)
 
         async def run_relay(*, task_status: TaskStatus[None]) -> None:
@@ -307,7 +308,7 @@ class Harness:
         return [each for each in self._all if each[0] not in self._killed and not each[0].ended.is_set()]
 
     def _relays(self) -> list[Process]:
-        return [process for process, _ in self._living if "relay" in process.actors and _serves(process)]
+        return [process for process, _ in self._living if "relay" in process.actors and process.serves.is_set()]
 
     def _chosen(self, process: int | None) -> list[tuple[Process, Connection]]:
         living = self._living
@@ -396,8 +397,3 @@ class Harness:
 
     def catch_up(self, client: int) -> None:
         self.clients[client].catch_up()
-
-
-def _serves(process: Process) -> bool:
-    """Return True if clients can connect, before the process has reached its channel too."""
-    return process.hub is not None if isinstance(process, BareProcess) else "public" in process.apps

@@ -337,6 +337,7 @@ async def test_start_without_channel(channel: CuttableChannel) -> None:
         welcome = {"type": "welcome", "relay": waiting.instance, "channel": "down"}
         with anyio.fail_after(LIMIT_SECONDS):
             await stopped.ended.wait()
+            await waiting.serves.wait()
             async with (
                 waiting.open("/ws?last=3") as recent,
                 waiting.open(f"/events?after={sent[1]}") as resumed,

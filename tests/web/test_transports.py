@@ -158,8 +158,8 @@ class EventsClient(Client):
                 self.closed_with = int(fields[b"retry"])
             else:
                 self.add_frame(fields[b"data"])
-                position = fields.get(b"id", b"").decode() or None
-                assert position == self.frames[-1].get("position"), "just messages have an id: their position"
+                frame, resume = self.frames[-1], fields.get(b"id", b"").decode() or None
+                assert resume == frame.get("position", frame.get("start")), "an id is where to resume"
 
     def send_close(self) -> None:
         self.transport.close()
@@ -319,7 +319,7 @@ async def test_frames_have_the_documented_fields(transport: str, monkeypatch: py
     times = [each.pop(field) for each in client.frames for field in ("relayed_at", "since") if field in each]
     common = {"type": "message", "broadcaster": "there", "sent_at": 7, "relay": "here"}
     assert client.frames[:6] == [
-        {"type": "welcome", "relay": "here", "channel": "up", "start": "0-0", "head": "2-0"},
+        {"type": "welcome", "relay": "here", "channel": "up", "start": "1-0", "head": "2-0"},
         {**common, "position": "2-0", "id": "id-2", "text": 'ÿ"\n\u2028😀'},
         {"type": "gap", "after": "2-0", "before": "4-0"},
         {**common, "position": "4-0", "id": "id-4", "text": "after a loss"},
@@ -344,8 +344,8 @@ async def test_both_websockets_write_the_same_bytes(query: str, start: str, size
 
     The welcome has `size` bytes: from 126 on, a frame has its length in another form.
     """
-    welcome = '{"type":"welcome","relay":"","channel":"up","start":"%s","head":"30-0"}' % start
-    name = "n" * (size - len(welcome))
+    rest = '{"type":"welcome","relay":"","channel":"up","start":"","head":"30-0"}'
+    name = "n" * (size - len(rest) - len(start))
     async with served("websocket", "asgi", history=20, instance=name) as relay:
         relay.publish(*(LONG for _ in range(30)))
         clients = [await relay.open(query, server=number) for number in range(2)]
