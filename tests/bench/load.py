@@ -1,15 +1,17 @@
 """The load tool `wsload`: its command line, and its output as objects. It must not know metrics or tables."""
 
-import json
+import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import redis as redis_client
+from pydantic import TypeAdapter
 
 from hello.channel import DEFAULT_STREAM
 from hello.channel.redis import PUBLISH, Keys
@@ -20,7 +22,6 @@ from tests.redis_server import RedisServer
 HISTORY = 10_000  # entries; the default of hello
 KEYS = Keys.of(DEFAULT_STREAM)  # in the order of the script
 FIXED = (str(ORIGIN), str(HISTORY), "")  # no high watermark, and no lease
-EXTRA_SECONDS = 300.0  # beyond the phases: for connecting, and for late messages
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,13 @@ class Losses:
     disconnects: int = 0
 
     def __add__(self, other: "Losses") -> "Losses":
-        return Losses(*(one + another for one, another in zip(self.values(), other.values(), strict=True)))
+        return Losses(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def __bool__(self) -> bool:
-        return any(self.values())
+        return any(astuple(self))
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
-
-    def values(self) -> tuple[int, ...]:
-        return (self.missing, self.repeated, self.reordered, self.disconnects)
 
 
 @dataclass(frozen=True)
@@ -58,24 +56,17 @@ class Phase:
     missing: int
     repeated: int
     reordered: int
-    stale: int  # frames of messages that had been published before the phase
     disconnects: int
     other_frames: int
     lag_at_end_ms: float  # from the last publishing to the last delivery
     latency_p50_ms: float
-    latency_p90_ms: float
     latency_p99_ms: float
     latency_max_ms: float
-    complete: int  # messages that have reached every client
-    slowest_p50_ms: float  # until the slowest client has a message: median over the complete messages
-    slowest_max_ms: float
-    server_cpu_s: float
+    slowest_p50_ms: float  # until the slowest client has a message: median over the messages that reached every client
     server_cpu_us_per_delivery: float
     server_cpu_share: float
-    server_rss_kib: int
     client_cpu_share: float
     cpu_busy: list[float]
-    ksoftirqd_cpu_s: list[float]
 
     @property
     def losses(self) -> Losses:
@@ -84,14 +75,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Resume:
-    """The result of clients that resumed, each from a position of its own."""
+    """What went wrong with clients that resumed, each from a position of its own."""
 
-    wait_s: float
     missing: int
     repeated: int
     reordered: int
-    stale: int
-    wrong_conns: int
+    stale: int  # frames of messages from before the position
 
 
 @dataclass(frozen=True)
@@ -100,21 +89,11 @@ class Run:
 
     conns_wanted: int
     conns_open: int
-    connect_failed: int
     connect_s: float
     connect_server_cpu_s: float
     resume: Resume | None
-    warm_up_tries: int
-    server_rss_before_kib: int
-    server_rss_kib: int
     server_rss_kib_per_conn: float
     phases: list[Phase]
-    disconnects: int
-    other_frames: int
-    pings: int
-    closes: int
-    protocol_errors: int
-    bytes: int
 
     @property
     def losses(self) -> Losses:
@@ -122,13 +101,6 @@ class Run:
         if self.resume is not None:
             lost += Losses(self.resume.missing, self.resume.repeated, self.resume.reordered + self.resume.stale)
         return lost
-
-    @classmethod
-    def parse(cls, text: str) -> "Run":
-        fields = json.loads(text)
-        phases = [Phase(**phase) for phase in fields.pop("phases")]
-        resume = fields.pop("resume")
-        return cls(phases=phases, resume=Resume(**resume) if resume else None, **fields)
 
 
 class Channel:
@@ -182,47 +154,68 @@ class Load:
     def __init__(self, program: Path) -> None:
         self._program = program
 
-    def command(
-        self, server: Server, running: Running, channel: Channel | None, clients: int, *options: str
-    ) -> list[str]:
-        """Return the command line; without a channel the tool publishes nothing."""
-        return [
-            *(str(self._program), "--url", f"ws://127.0.0.1:{running.port}{server.path}", "--conns", str(clients)),
-            *("--server-pid", ",".join(map(str, running.pids)), *server.subscribe),
-            *(channel.publishing if channel else ()),
-            *options,
-        ]
-
-    def run(
-        self,
-        server: Server,
-        running: Running,
-        channel: Channel,
-        clients: int,
-        phases: Sequence[str] = (),
-        *options: str,
-        seconds: float = 0.0,
-    ) -> Run:
-        """Connect the clients and run the phases, which take `seconds` in all.
+    def run(self, server: Server, running: Running, channel: Channel, clients: int, *options: str) -> Run:
+        """Connect the clients, and run the phases that the options name.
 
         Raises Failed if a client could not connect, or the first message did not reach all of them.
         """
-        phased = [argument for phase in phases for argument in ("--phase", phase)]
-        command = self.command(server, running, channel, clients, *phased, *options)
-        try:
-            ended = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=seconds + EXTRA_SECONDS
-            )
-        except subprocess.TimeoutExpired as late:
-            raise Failed(f"the load tool did not end within {late.timeout:.0f} s") from late
-        return self.result(ended.stdout, ended.stderr, ended.returncode)
+        with self.start(server, running, channel, clients, *options) as process:
+            return process.result()
 
-    @staticmethod
-    def result(output: str, errors: str, code: int) -> Run:
-        """Read the output of the load tool.
+    def start(
+        self, server: Server, running: Running, channel: Channel | None, clients: int, *options: str
+    ) -> "LoadProcess":
+        """Start the load tool; without a channel it publishes nothing."""
+        return LoadProcess(
+            [
+                *(str(self._program), "--url", f"ws://127.0.0.1:{running.port}{server.path}", "--conns", str(clients)),
+                *("--server-pid", ",".join(map(str, running.pids)), *server.subscribe),
+                *(channel.publishing if channel else ()),
+                *options,
+            ]
+        )
 
-        Raises Failed if the exit code is not 0.
+
+class LoadProcess:
+    """A running load tool, whose output can be read meanwhile. Leaving its `with` kills it."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self._output = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def read_to(self, text: str) -> None:
+        """Return once the output contains this text.
+
+        Raises Failed if the load tool ends before.
         """
-        if code != 0:
-            raise Failed((errors.strip() or output.strip() or f"the load tool ended with {code}")[:300])
-        return Run.parse(output)
+        assert self._process.stdout is not None
+        while text.encode() not in self._output:
+            more = os.read(self._process.stdout.fileno(), 65536)
+            if not more:
+                self.result()
+                raise Failed(f"the load tool ended before it printed {text}")
+            self._output += more
+
+    def ended(self, seconds: float) -> bool:
+        """Wait for up to `seconds`; return True if the load tool has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
+
+    def result(self) -> Run:
+        """Return the result once the load tool has ended.
+
+        Raises Failed if its exit code is not 0.
+        """
+        more, errors = self._process.communicate()
+        output = self._output + more
+        if code := self._process.returncode:
+            raise Failed((errors or output).decode().strip()[:300] or f"the load tool ended with {code}")
+        return TypeAdapter(Run).validate_json(output)  # the load tool prints more than these fields

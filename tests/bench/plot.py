@@ -7,17 +7,16 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 800, 380
-TOP, BOTTOM = 56, 62  # space above the panels for titles, and below for ticks and the name of the axis
+TOP, BOTTOM = 56, 318  # of the panels; titles are above, and numbers of clients below
 LEFT, PANEL, STEP = 44, 236, 396  # left edge of the first panel, width of a panel, distance between left edges
 LABEL_STEP = 14.5  # the smallest distance between two names
-MANTISSAS = (1, 2, 5)  # of the ticks
+TICKS = [mantissa * 10.0**exponent for exponent in range(-1, 6) for mantissa in (1, 2, 5)]
 SMALLEST = 0.2  # smaller values are noise, and have no place on a logarithmic scale
 
 HELLO, FLOOR = "hello", "floor"
@@ -45,38 +44,15 @@ STYLE = """
 """
 
 
-@dataclass(frozen=True)
-class Point:
-    """One server at one number of clients: medians over the rounds."""
-
-    server: str
-    clients: int
-    cpu: float  # microseconds per delivery
-    memory: float  # KiB per client
-
-
-def points(results: Mapping[str, Any]) -> list[Point]:
-    """Return the points of the results, in the order in which they were measured."""
-    found: dict[tuple[str, int], list[Mapping[str, float]]] = {}
+def draw(results: Mapping[str, Any]) -> str:
+    """Return the SVG of these results."""
+    found: dict[str, dict[tuple[str, int], list[float]]] = {"cpu": {}, "memory": {}}
     for sample in results["samples"]:
-        found.setdefault((sample["server"], sample["clients"]), []).append(sample["metrics"])
-    return [
-        Point(server, clients, *(statistics.median(row[key] for row in rows) for key in ("cpu", "memory")))
-        for (server, clients), rows in found.items()
-    ]
-
-
-def draw(found: Sequence[Point]) -> str:
-    """Return the SVG.
-
-    Raises ValueError if there are no points.
-    """
-    if not found:
-        raise ValueError("there are no points: measure them by `python -m tests.bench --scenario sizes --json FILE`")
-    sizes = sorted({point.clients for point in found})
-    cpu = {(point.server, point.clients): point.cpu for point in found}
+        for key, values in found.items():
+            values.setdefault((sample["server"], sample["clients"]), []).append(sample["metrics"][key])
+    medians = {key: {at: statistics.median(some) for at, some in values.items()} for key, values in found.items()}
     # The floor stores one number per connection, which cannot be compared.
-    memory = {(point.server, point.clients): point.memory for point in found if point.server != FLOOR}
+    memory = {at: value for at, value in medians["memory"].items() if at[0] != FLOOR}
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
@@ -84,97 +60,65 @@ def draw(found: Sequence[Point]) -> str:
             '<title id="what">CPU per delivery and memory per client, by the number of clients</title>',
             f"<style>{STYLE}</style>",
             f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
-            *_panel(LEFT, "CPU per delivery, µs", sizes, cpu),
-            *_panel(LEFT + STEP, "Memory per client, KiB", sizes, memory),
+            *_panel(LEFT, "CPU per delivery, µs", medians["cpu"]),
+            *_panel(LEFT + STEP, "Memory per client, KiB", memory),
             "</svg>\n",
         ]
     )
 
 
-def _panel(left: float, title: str, sizes: list[int], values: Mapping[tuple[str, int], float]) -> Iterator[str]:
+def _panel(left: float, title: str, values: Mapping[tuple[str, int], float]) -> Iterator[str]:
+    """Return one panel, whose axes are logarithmic; `values` are by server and number of clients."""
     shown = {at: value for at, value in values.items() if value >= SMALLEST}
-    low, high = _bounds(list(shown.values()))
-    bottom = HEIGHT - BOTTOM
+    sizes = sorted({size for _, size in values})
+    low = max(tick for tick in TICKS if tick <= min(shown.values()))
+    high = min(tick for tick in TICKS if tick > max(shown.values()))
 
-    def x(clients: float) -> float:
-        span = math.log(sizes[-1] / sizes[0]) or 1.0
-        return left + PANEL * math.log(clients / sizes[0]) / span
+    def x(size: float) -> float:
+        return left + PANEL * math.log(size / sizes[0]) / math.log(sizes[-1] / sizes[0])
 
     def y(value: float) -> float:
-        return bottom - (bottom - TOP) * math.log(value / low) / math.log(high / low)
+        return BOTTOM - (BOTTOM - TOP) * math.log(value / low) / math.log(high / low)
 
     yield f'<text class="title" x="{left}" y="{TOP - 24}">{title}</text>'
-    for value in _ticks(low, high):
-        yield f'<path class="grid" d="M{left} {y(value):.1f}h{PANEL}"/>'
-        yield f'<text x="{left - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
+    for tick in TICKS:
+        if low <= tick <= high:
+            yield f'<path class="grid" d="M{left} {y(tick):.1f}h{PANEL}"/>'
+            yield f'<text x="{left - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
     for size in sizes:
-        yield f'<path class="grid" d="M{x(size):.1f} {TOP}V{bottom}"/>'
-    for size in _readable(sizes, x):
-        yield f'<text x="{x(size):.1f}" y="{bottom + 18}" text-anchor="middle">{_short(size)}</text>'
-    yield f'<text x="{left + PANEL / 2}" y="{bottom + 40}" text-anchor="middle">clients</text>'
+        yield f'<path class="grid" d="M{x(size):.1f} {TOP}V{BOTTOM}"/>'
+        if math.log10(size).is_integer():  # the others are too near
+            yield f'<text x="{x(size):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{size:,}</text>'
+    yield f'<text x="{left + PANEL / 2}" y="{BOTTOM + 40}" text-anchor="middle">clients</text>'
 
-    lines = {
-        server: [(x(size), y(shown[server, size])) for size in sizes if (server, size) in shown]
-        for server in dict.fromkeys(server for server, _ in shown)
-    }
-    names = _apart({server: line[-1][1] for server, line in lines.items()}, TOP, bottom)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for (server, size), value in shown.items():
+        lines.setdefault(server, []).append((x(size), y(value)))
+    names = _apart({server: line[-1][1] for server, line in lines.items()})
     for server in sorted(lines, key=[FLOOR, HELLO].count):  # hello and the floor are drawn over the peers
-        line = lines[server]
-        end_x, end_y = line[-1]
+        end_x, end_y = lines[server][-1]
         yield f'<g class="{server if server in (HELLO, FLOOR) else "peer"}">'
-        yield f'<path class="line" d="M{" L".join(f"{px:.1f} {py:.1f}" for px, py in line)}"/>'
-        yield from (f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="2.4"/>' for px, py in line)
+        yield f'<path class="line" d="M{" L".join(f"{px:.1f} {py:.1f}" for px, py in lines[server])}"/>'
+        yield from (f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="2.4"/>' for px, py in lines[server])
         yield f'<path class="leader" d="M{end_x + 4:.1f} {end_y:.1f}L{left + PANEL + 11} {names[server]:.1f}"/>'
         yield f'<text x="{left + PANEL + 14}" y="{names[server] + 4:.1f}">{escape(server)}</text>'
         yield "</g>"
 
 
-def _bounds(values: list[float]) -> tuple[float, float]:
-    """Return the next tick below all values and the next one above, with 2 % of room."""
-    low, high = (min(values), max(values)) if values else (1.0, 10.0)
-    ticks = _ticks(low / 10, high * 10)
-    return max(tick for tick in ticks if tick <= low * 0.98), min(tick for tick in ticks if tick >= high * 1.02)
+def _apart(wanted: Mapping[str, float]) -> dict[str, float]:
+    """Return heights near the wanted ones, no two closer than LABEL_STEP."""
+    names: dict[str, float] = {}
+    height = 0.0
+    for server in sorted(wanted, key=lambda server: wanted[server]):
+        names[server] = height = max(wanted[server], height + LABEL_STEP)
+    return names
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [mantissa * 10.0**exponent for exponent in exponents for mantissa in MANTISSAS]
-    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
-
-
-def _readable(sizes: list[int], x: Any) -> list[int]:
-    """Return the sizes whose labels do not overlap, the largest first."""
-    kept: list[int] = []
-    for size in reversed(sizes):
-        if not kept or x(kept[-1]) - x(size) > 26:
-            kept.append(size)
-    return kept
-
-
-def _short(size: int) -> str:
-    return f"{size / 1000:.3g}k" if size >= 1000 else str(size)
-
-
-def _apart(wanted: Mapping[str, float], top: float, bottom: float) -> dict[str, float]:
-    """Return heights near the wanted ones, no two closer than LABEL_STEP, between top and bottom if they fit."""
-    order = sorted(wanted, key=lambda server: wanted[server])
-    heights: list[float] = []
-    for server in order:
-        heights.append(max(wanted[server], heights[-1] + LABEL_STEP if heights else top))
-    limit = max(bottom, top + LABEL_STEP * (len(order) - 1))
-    for i in reversed(range(len(heights))):
-        heights[i] = min(heights[i], limit)
-        limit = heights[i] - LABEL_STEP
-    return dict(zip(order, heights, strict=True))
-
-
-def main() -> int:
+def main() -> None:
     if len(sys.argv) != 3:
-        sys.stderr.write("usage: python -m tests.bench.plot RESULTS.json PLOT.svg\n")
-        return 2
-    Path(sys.argv[2]).write_text(draw(points(json.loads(Path(sys.argv[1]).read_text()))))
-    return 0
+        sys.exit("usage: python -m tests.bench.plot RESULTS.json PLOT.svg")
+    Path(sys.argv[2]).write_text(draw(json.loads(Path(sys.argv[1]).read_text())))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

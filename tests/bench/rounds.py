@@ -1,14 +1,13 @@
 """The comparisons: several rounds, in each of which every server is started and measured. `report.py` prints them."""
 
-import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.load import Channel, Load, Losses, Phase, Run, open_channel
-from tests.bench.machine import cores
+from tests.bench.load import Channel, Load, Losses, Phase, open_channel
+from tests.bench.machine import cores, raise_file_limit
 from tests.bench.servers import HELLO, Failed, Running, Server
 
 FULL = 0.95  # share of the time from which on a core counts as full
@@ -32,6 +31,7 @@ class Size:
     clients: int
     many_clients: int  # in the measurements of connecting, memory and the slowest client
     seconds: float  # for each phase
+    minutes: float  # for a soak
 
     @property
     def scale(self) -> float:
@@ -54,9 +54,9 @@ METRICS = (
     Metric("cpu_100", "CPU per delivery, 100 msg/s x {clients:,}", "us", to_floor=True),
     Metric("window_8", "8 messages in flight x {clients:,}", "deliveries/s", to_floor=True),
     Metric("open_1000", "1,000 msg/s x {clients:,}, open loop", "deliveries/s"),
-    Metric("open_1000_p99", "the same: latency, 99th percentile", "ms"),
+    Metric("open_1000_p99", "1,000 msg/s x {clients:,}: latency, 99th percentile", "ms"),
     Metric("connect_cpu", "{many_clients:,} clients connect: CPU of the server", "s"),
-    Metric("connect_wall", "the same: time", "s"),
+    Metric("connect_wall", "{many_clients:,} clients connect: time", "s"),
     Metric("memory", "memory per client at {many_clients:,}", "KiB"),
     Metric("slowest", "until the slowest of {many_clients:,} has a message", "ms", to_floor=True),
 )
@@ -86,7 +86,7 @@ class Samples:
 Measure = Callable[[Load, Server, Size, Path, int], Iterator[Sample]]
 
 
-def compare(measure: Measure, load: Load, servers: list[Server], size: Size, logs: Path, samples: Samples) -> None:
+def compare(measure: Measure, load: Load, servers: Sequence[Server], size: Size, logs: Path, samples: Samples) -> None:
     """Measure each server in each round, and add the samples to `samples`. A server that fails is then left out.
 
     Raises Failed if hello fails.
@@ -113,15 +113,14 @@ def started(server: Server, logs: Path) -> Iterator[tuple[Running, Channel]]:
 
 def everything(load: Load, server: Server, size: Size, logs: Path, number: int) -> Iterator[Sample]:
     """Measure all metrics of the table in two starts: one with `size.clients`, one with `size.many_clients`."""
-    rates = [_open_loop(20, size.seconds), _open_loop(100, size.seconds)]
-    phases = [*rates, f"window_8:window=8:dur={size.seconds}", _open_loop(1000, size.seconds)]
+    phases = [*_open_loop(20, size.seconds), *_open_loop(100, size.seconds)]
+    phases += ["--phase", f"window_8:window=8:dur={size.seconds}", *_open_loop(1000, size.seconds)]
     with started(server, logs) as (running, channel):
-        run = load.run(server, running, channel, size.clients, phases, *GIVE_UP, seconds=4 * size.seconds)
+        run = load.run(server, running, channel, size.clients, *phases, *GIVE_UP)
     at_20, at_100, window, at_1000 = run.phases
-    messages = max(1, round(size.seconds))
+    phases = ["--phase", f"slowest:rate=1:count={max(1, round(size.seconds))}"]
     with started(server, logs) as (running, channel):
-        phases = [f"slowest:rate=1:count={messages}"]
-        many = load.run(server, running, channel, size.many_clients, phases, *GIVE_UP, seconds=messages)
+        many = load.run(server, running, channel, size.many_clients, *phases, *GIVE_UP)
     metrics = {
         "cpu_20": at_20.server_cpu_us_per_delivery,
         "cpu_100": at_100.server_cpu_us_per_delivery,
@@ -140,45 +139,26 @@ def everything(load: Load, server: Server, size: Size, logs: Path, number: int) 
 def cpu_at_100(load: Load, server: Server, size: Size, logs: Path, number: int) -> Iterator[Sample]:
     """Measure CPU per delivery at 100 msg/s only: in such short rounds two servers meet the same machine."""
     with started(server, logs) as (running, channel):
-        phases = [_open_loop(100, size.seconds)]
-        run = load.run(server, running, channel, size.clients, phases, *GIVE_UP, seconds=size.seconds)
+        run = load.run(server, running, channel, size.clients, *_open_loop(100, size.seconds), *GIVE_UP)
     metrics = {"cpu_100": run.phases[0].server_cpu_us_per_delivery}
     yield Sample(server.name, server.language, number, size.clients, metrics, run.losses)
 
 
-def sizes_up_to(most: int) -> list[int]:
-    """Return the sizes to measure where a process can open `most` connections."""
-    return sorted({min(clients, most) for clients in SIZES})
+def by_size(load: Load, server: Server, size: Size, logs: Path, number: int) -> Iterator[Sample]:
+    """Measure CPU per delivery and memory per client at each size that this machine allows, in one start each."""
+    for clients in sorted({min(clients, raise_file_limit()) for clients in SIZES}):
+        _progress(f"  {clients:,} clients")
+        rate = min(SIZES_RATE, SIZES_DELIVERIES / clients)
+        phase = _open_loop(rate, max(size.seconds, SIZES_MESSAGES / rate))
+        with started(server, logs) as (running, channel):
+            load.run(server, running, channel, LEAD)
+            run = load.run(server, running, channel, clients, *phase, *GIVE_UP)
+        metrics = {"cpu": run.phases[0].server_cpu_us_per_delivery, "memory": run.server_rss_kib_per_conn}
+        yield Sample(server.name, server.language, number, clients, metrics, run.losses)
 
 
-def by_size(sizes: list[int]) -> Measure:
-    """Measure CPU per delivery and memory per client at each of these sizes, in one start each."""
-
-    def measure(load: Load, server: Server, size: Size, logs: Path, number: int) -> Iterator[Sample]:
-        for clients in sizes:
-            _progress(f"  {clients:,} clients")
-            rate = min(SIZES_RATE, SIZES_DELIVERIES / clients)
-            with started(server, logs) as (running, channel):
-                load.run(server, running, channel, LEAD)
-                seconds = max(size.seconds, SIZES_MESSAGES / rate)
-                phases = [_open_loop(rate, seconds)]
-                run = load.run(server, running, channel, clients, phases, *GIVE_UP, seconds=seconds)
-            yield Sample(server.name, server.language, number, clients, _size_metrics(run), run.losses)
-
-    return measure
-
-
-def median(rows: list[Sample], key: str) -> float:
-    """Return the median of one metric over the rounds of one server."""
-    return statistics.median(row.metrics[key] for row in rows)
-
-
-def _size_metrics(run: Run) -> dict[str, float]:
-    return {"cpu": run.phases[0].server_cpu_us_per_delivery, "memory": run.server_rss_kib_per_conn}
-
-
-def _open_loop(rate: float, seconds: float) -> str:
-    return f"rate_{rate:g}:rate={rate:g}:dur={seconds}"
+def _open_loop(rate: float, seconds: float) -> tuple[str, str]:
+    return "--phase", f"rate_{rate:g}:rate={rate:g}:dur={seconds}"
 
 
 def _bound(phase: Phase) -> bool:

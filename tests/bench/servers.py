@@ -1,4 +1,4 @@
-"""The servers that are measured: the floor, hello, and the installed peers. It must not know the load tool.
+"""The servers that are measured: the floor, hello, and the peers. It must not know the load tool.
 
 Each server sends every message published on the Redis channel `hello` to all WebSockets (hello itself reads the stream
 of that name). Each measurement starts its server anew.
@@ -9,19 +9,21 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.bench.machine import Unfit, build, cores, family, pinned
+from tests.bench.machine import build, cores, family, pinned
+from tests.bench.peers import FOLDER, PEERS, Peer, command
 from tests.processes import free_ports
 from tests.redis_server import RedisServer
 from tests.web.measurements import MeasuredProcess
 
 START_SECONDS = 30.0  # from the start of a peer to its open port
 FLOOR, HELLO = "floor", "hello"
+NAMES = (FLOOR, HELLO, *(peer.name for peer in PEERS if os.environ.get(FOLDER)))
 MAX_CLIENTS = "1000000"  # of hello: admission is not measured
 
 
@@ -37,24 +39,34 @@ class Running:
     pids: list[int]
 
 
+Start = Callable[[RedisServer, Path], AbstractContextManager[Running]]  # the path is a directory for the log
+
+
 @dataclass(frozen=True)
 class Server:
     """How to start a server, and how a client subscribes to it."""
 
     name: str
     language: str
-    start: Callable[[RedisServer, Path], AbstractContextManager[Running]]  # the path is a directory for the log
+    start: Start
     path: str
     subscribe: tuple[str, ...] = ()  # options of the load tool
 
 
-def floor(program: Path) -> Server:
+def find(directory: Path, names: Sequence[str]) -> list[Server]:
+    """Return the servers of these names. The floor is compiled into the directory.
+
+    Raises Unfit if there is no gcc.
+    """
+    known = {server.name: server for server in (floor(directory), hello(), *map(from_peer, PEERS))}
+    return [known[name] for name in names]
+
+
+def floor(directory: Path) -> Server:
     """Return the floor: one write() per delivery, in C."""
-
-    def command(port: int, redis_port: int) -> list[str]:
-        return [str(program), str(port), str(redis_port), "hello"]
-
-    return Server(FLOOR, "C", _starter(FLOOR, command), "/")
+    program = str(build(FLOOR, directory))
+    start = _starter(FLOOR, lambda port, redis_port: [program, str(port), str(redis_port), "hello"])
+    return Server(FLOOR, "C", start, "/")
 
 
 def hello() -> Server:
@@ -67,11 +79,10 @@ def hello() -> Server:
         )
         try:
             with pinned(cores()[0]):
-                relay.launch()
-            try:
-                relay.wait_for("/readyz", 200)
-            except AssertionError as error:
-                raise Failed(str(error)) from error
+                relay.start()
+        except AssertionError as error:
+            raise Failed(str(error)) from error
+        try:
             yield Running(relay.port, family(relay.pid))
         finally:
             relay.kill()
@@ -79,48 +90,12 @@ def hello() -> Server:
     return Server(HELLO, "Python", start, "/ws")
 
 
-def find_peers() -> tuple[list[Server], list[str]]:
-    """Return the installed peers, and one line for each peer that is not installed."""
-    from tests.bench.peers import PEERS
-
-    servers, absent = [], []
-    for peer in PEERS:
-        if (how := peer.missing()) is not None:
-            absent.append(f"{peer.name}: {how}")
-            continue
-        options = [option for text in peer.greetings for option in ("--greet", text)]
-        options += [option for text in peer.expected for option in ("--expect", text)]
-        subscribe = (*options, *peer.wsload)
-        start = _starter(peer.name, peer.start, peer.bridge)
-        servers.append(Server(peer.name, peer.language, start, peer.path, subscribe))
-    return servers, absent
+def from_peer(peer: Peer) -> Server:
+    start = _starter(peer.name, lambda *ports: command(peer.program, *ports), peer.bridge)
+    return Server(peer.name, peer.language, start, peer.path, peer.wsload)
 
 
-def find(directory: Path, only: list[str] | None, default: tuple[str, ...] | None) -> tuple[list[Server], list[str]]:
-    """Return the servers named in `only`, else in `default`, else all, and one line for each that is not installed.
-
-    Raises Unfit if a name is not known.
-    """
-    servers = [floor(build("floor", directory)), hello()]
-    names = only or default
-    absent: list[str] = []
-    if names is None or set(names) - {FLOOR, HELLO}:
-        peers, absent = find_peers()
-        servers += peers
-    if names is None:
-        return servers, absent
-    missing = [line for line in absent if line.partition(":")[0] in names]
-    known = {server.name: server for server in servers}
-    if unknown := set(names) - set(known) - {line.partition(":")[0] for line in missing}:
-        raise Unfit(f"there is no server {', '.join(sorted(unknown))}; known here: {', '.join(known)}")
-    return [known[name] for name in names if name in known], missing
-
-
-def _starter(
-    name: str,
-    command: Callable[[int, int], list[str]],
-    bridge: Callable[[int, int], list[str] | None] = lambda _port, _redis_port: None,
-) -> Callable[[RedisServer, Path], AbstractContextManager[Running]]:
+def _starter(name: str, words: Callable[[int, int], list[str]], bridge: str | None = None) -> Start:
     """Return a function that starts a server, and the bridge that feeds it, whose cost is not measured."""
 
     @contextmanager
@@ -129,26 +104,32 @@ def _starter(
         log = directory / f"{name}.log"
         with ExitStack() as stack, log.open("w") as output:
             with pinned(cores()[0]):
-                process = stack.enter_context(_process(command(port, redis.port), output, directory))
+                process = stack.enter_context(_process(words(port, redis.port), output, directory))
             _wait_for_port(process, port, log)
-            if feeding := bridge(port, redis.port):
-                stack.enter_context(_process(feeding, output, directory))
+            if bridge is not None:
+                stack.enter_context(_process(command(bridge, port, redis.port), output, directory))
             yield Running(port, family(process.pid))
 
     return start
 
 
 @contextmanager
-def _process(command: list[str], output: IO[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process in a session of its own, so that its children end with it; `directory` is its TMPDIR."""
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "TMPDIR": str(directory)},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+def _process(words: list[str], output: IO[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process in a session of its own, so that its children end with it; `directory` is its TMPDIR.
+
+    Raises Failed if there is no such program.
+    """
+    try:
+        process = subprocess.Popen(
+            words,
+            env={**os.environ, "TMPDIR": str(directory)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise Failed(str(error)) from error
     try:
         yield process
     finally:

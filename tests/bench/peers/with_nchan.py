@@ -4,14 +4,17 @@ nchan cannot read a plain Redis channel, so `nchan_bridge.py` posts each message
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from tempfile import mkdtemp
 
-NGINX, MODULE, PORT, _REDIS_PORT = sys.argv[1:]
+PORT, _REDIS_PORT = sys.argv[1:]
+# Debian installs nginx where only the PATH of root leads.
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
 
 CONFIGURATION = """
-load_module {module};
+load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
 daemon off;
 master_process off;
 pid nginx.pid;
@@ -33,9 +36,8 @@ http {{
 }}
 """
 
-
 # the number of connections that this process may open
 files = os.sysconf("SC_OPEN_MAX")
 folder = Path(mkdtemp(prefix="nchan-"))
-(folder / "nginx.conf").write_text(CONFIGURATION.format(module=MODULE, port=PORT, files=files))
-os.execv(NGINX, [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"])  # noqa: S606  the path comes from peers.py
+(folder / "nginx.conf").write_text(CONFIGURATION.format(port=PORT, files=files))
+os.execv(NGINX, [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"])  # noqa: S606  the path is found above
