@@ -31,13 +31,17 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert f'"{example("test")}"' in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_lock_has_every_dependency() -> None:
-    """The image is built from the lock, which has a hash for each dependency."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[^a-z0-9-]", line)[0] for line in project["dependencies"]}
-    lock = (ROOT / "requirements.lock").read_text()
-    locked = re.findall(r"^([a-z0-9-]+)(?:\[.*\])?==.+ \\\n    --hash=sha256:", lock, re.MULTILINE)
-    assert names <= set(locked)
+@pytest.mark.parametrize("lock", ["requirements.lock", "build.lock"])
+def test_the_lock_has_every_dependency(lock: str) -> None:
+    """Each lock has a hash for each dependency, the command that makes it, and no address of a registry."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    build = {*settings["dependency-groups"]["build"], *settings["build-system"]["requires"]}
+    wanted = settings["project"]["dependencies"] if lock == "requirements.lock" else build
+    text = (ROOT / lock).read_text()
+    locked = re.findall(r"^([a-z0-9-]+)(?:\[.*\])?==.+ \\\n    --hash=sha256:", text, re.MULTILINE)
+    assert {re.split(r"[^a-z0-9-]", line)[0] for line in wanted} <= set(locked)
+    assert f"-o {lock}\n" in text
+    assert "://" not in text
 
 
 def test_every_setting_is_documented() -> None:
