@@ -156,41 +156,37 @@ def deployed(deployment: Deployment, deployed_cluster: Cluster) -> Deployment:
     return deployment
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help(script: str, deployment: Deployment) -> None:
-    """--help prints the usage and calls nothing."""
-    assert deployment.run(script, "--help").stdout.startswith(f"Usage: deploy/{script}")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        *((f"{script} --help", 0) for script in SCRIPTS),
+        *(("build-images.sh now", 2), ("deploy.sh both", 2), ("deploy.sh split now", 2), ("undeploy.sh split", 2)),
+    ],
+)
+def test_usage(words: str, code: int, deployment: Deployment) -> None:
+    """--help prints the usage; so does an unknown argument, on stderr and with exit code 2. Neither calls anything."""
+    done = deployment.run(*words.split(), code=code)
+    assert (done.stderr if code else done.stdout).startswith(f"Usage: deploy/{words.split()[0]}")
     assert deployment.calls() == []
-
-
-@pytest.mark.parametrize("words", ["build-images.sh now", "deploy.sh both", "deploy.sh split now", "undeploy.sh split"])
-def test_unknown_argument(words: str, deployment: Deployment) -> None:
-    """An unknown argument is answered with the usage and exit code 2."""
-    assert deployment.run(*words.split(), code=2).stderr.startswith("Usage:")
-    assert deployment.calls() == []
-
-
-UNUSABLE = {
-    "": "there is no Minikube 'minikube': run 'minikube start -p minikube', or set MINIKUBE_PROFILE.",
-    "Stopped/Stopped/Stopped": "Minikube 'minikube' is stopped: run 'minikube start -p minikube'.",
-    "Running/Paused/Configured": "Minikube 'minikube' is paused: run 'minikube unpause -p minikube'.",
-    "Running/Stopped/Configured": (
-        "Minikube 'minikube' runs, but Kubernetes in it does not: run 'minikube start -p minikube'."
-    ),
-    "Running/Running/Misconfigured": (
-        "kubectl's context 'minikube' does not point at Minikube: run 'minikube update-context -p minikube'."
-    ),
-    FRESH["status"]: "kubectl does not reach Minikube 'minikube': run 'minikube update-context -p minikube'.",
-}
 
 
 @pytest.mark.parametrize(
-    ("script", "status"), [*(("deploy.sh", each) for each in UNUSABLE), *((each, "") for each in SCRIPTS[::2])]
+    ("script", "status", "remedy"),
+    [
+        *((script, "", "start") for script in SCRIPTS),
+        ("deploy.sh", "Stopped/Stopped/Stopped", "start"),
+        ("deploy.sh", "Running/Paused/Configured", "unpause"),
+        ("deploy.sh", "Running/Stopped/Configured", "start"),
+        ("deploy.sh", "Running/Running/Misconfigured", "update-context"),
+        ("deploy.sh", FRESH["status"], "update-context"),
+    ],
 )
-def test_unusable_cluster(script: str, status: str, deployment: Deployment) -> None:
-    """The script prints one sentence with the remedy, and changes nothing."""
+def test_unusable_cluster(script: str, status: str, remedy: str, deployment: Deployment) -> None:
+    """The script prints one line with the remedy, and changes nothing."""
     deployment.change(status=status, reachable=False)
-    assert deployment.run(script, code=1).stderr == f"{script}: {UNUSABLE[status]}\n"
+    (line,) = deployment.run(script, code=1).stderr.splitlines()
+    assert line.startswith(f"{script}: ")
+    assert f"run 'minikube {remedy} -p minikube'" in line
     assert {call.split()[1] for call in deployment.calls()} <= {"status", "get"}
 
 
@@ -200,9 +196,7 @@ def test_missing_tool(missing: str, deployment: Deployment) -> None:
     for name in ("env", "dirname", "curl"):
         (deployment.path / name).symlink_to(shutil.which(name) or name)
     (deployment.path / missing).unlink()
-    assert deployment.run("deploy.sh", code=1, PATH=str(deployment.path)).stderr == (
-        f"deploy.sh: {missing} is missing: install it and put it on the PATH (deploy/README.md, Prerequisites).\n"
-    )
+    assert f"deploy.sh: {missing} is missing" in deployment.run("deploy.sh", code=1, PATH=str(deployment.path)).stderr
 
 
 def test_every_call_names_the_cluster(deployed: Deployment) -> None:
@@ -214,21 +208,15 @@ def test_every_call_names_the_cluster(deployed: Deployment) -> None:
     assert {tuple(call[:3]) for call in calls} == {("minikube", "-p", "another"), ("kubectl", "--context", "another")}
 
 
-def test_several_nodes(deployment: Deployment) -> None:
-    """The status of the control plane decides, not that of the other nodes."""
-    deployment.change(status="Running/Running/Configured\nRunning/Irrelevant/Irrelevant")
-    deployment.run("undeploy.sh")
-
-
 def test_unusual_environment(tmp_path: Path, bash: str, url: str) -> None:
-    """A path with spaces, a CDPATH with another folder `deploy`, and a ~/.curlrc change nothing."""
+    """A path with spaces, a CDPATH with another folder `deploy`, a ~/.curlrc and more nodes change nothing."""
     root = tmp_path / "my own checkout"
     for folder in ("deploy", "kustomize"):
         shutil.copytree(ROOT / folder, root / folder)
     (root / "elsewhere" / "deploy").mkdir(parents=True)
     (root / ".curlrc").write_text('data = "a POST, then"\n')
     deployment = Deployment(root, bash, root)
-    deployment.change(url=url)
+    deployment.change(url=url, status=f"{FRESH['status']}\nRunning/Irrelevant/Irrelevant")
     for script in SCRIPTS:
         deployment.run(script, CDPATH=str(root / "elsewhere"))
 
@@ -267,24 +255,24 @@ def test_failed_build(fields: Cluster, message: str, deployment: Deployment) -> 
     [([], "split", "/", 500), (["split"], "split", "/ws", 503), (["combined"], "combined", "/ws", 200)],
 )
 def test_deploy(words: list[str], shape: str, path: str, status: int, deployment: Deployment, url: str) -> None:
-    """deploy.sh applies the shape's overlay, waits for all workloads and for page and WebSocket, and prints the URL."""
+    """deploy.sh applies the shape's overlay, waits for all workloads and for page and WebSocket, and prints the URL.
+
+    The namespace comes first, then the password, then the rest, and nothing new is restarted.
+    """
     deployment.change(url=url)
     Page.answers.clear()
     Page.rejections[path] = status
     assert deployment.run("deploy.sh", *words).stdout.splitlines()[-1] == url
     (overlay,) = deployment.calls("kubectl apply -k ")
     assert Path(overlay.split()[-1]).resolve() == ROOT / "kustomize" / "overlays" / shape
-    waited = [call.split()[3] for call in deployment.calls("kubectl rollout status")]
-    assert waited == ["statefulset/redis", "deployment/broadcaster", "deployment/relay"]
+    order = [
+        call.split()[1:4] for call in deployment.calls("kubectl") if call.split()[1] in ("apply", "create", "rollout")
+    ]
+    assert [words[:2] for words in order[:3]] == [["apply", "-f"], ["create", "-f"], ["apply", "-k"]]
+    waited = ("statefulset/redis", "deployment/broadcaster", "deployment/relay")
+    assert order[3:] == [["rollout", "status", workload] for workload in waited]
     assert (path, status) in Page.answers
     assert Page.answers[-2:] == [("/", 200), ("/ws", 101)]
-
-
-def test_order(deployed: Deployment) -> None:
-    """The namespace comes first, then the password, then the rest, and nothing new is restarted."""
-    order = [" ".join(call.split()[1:3]) for call in deployed.calls("kubectl")]
-    order = [call for call in order if call.startswith(("apply", "create", "rollout"))]
-    assert order == ["apply -f", "create -f", "apply -k", *["rollout status"] * 3]
 
 
 def test_password(deployed: Deployment) -> None:
@@ -312,20 +300,22 @@ OURS = "deployment/relay deployment/broadcaster"
 
 
 @pytest.mark.parametrize(
-    ("fields", "words", "restarts"),
+    ("fields", "scripts", "restarts"),
     [
-        pytest.param({}, ["combined"], [], id="new-shape"),
-        pytest.param({"source": "second"}, [], [OURS], id="new-image"),
-        pytest.param({"source": "second", "json": "indented"}, [], [OURS], id="new-image-indented-json"),
-        pytest.param({"source": "second"}, ["combined"], [OURS], id="new-shape-and-image"),
-        pytest.param({"secret": ""}, [], [f"statefulset/redis {OURS}"], id="new-password"),
+        pytest.param({}, ["deploy.sh combined"], [], id="new-shape"),
+        pytest.param({"source": "second"}, ["deploy.sh"], [OURS], id="new-image"),
+        pytest.param({"source": "second", "json": "indented"}, ["deploy.sh"], [OURS], id="new-image-indented-json"),
+        pytest.param({"source": "second"}, ["build-images.sh", "deploy.sh"], [OURS], id="new-image-built-before"),
+        pytest.param({"source": "second"}, ["deploy.sh combined"], [OURS], id="new-shape-and-image"),
+        pytest.param({"secret": ""}, ["deploy.sh"], [f"statefulset/redis {OURS}"], id="new-password"),
     ],
 )
-def test_deploy_again(fields: Cluster, words: list[str], restarts: list[str], deployed: Deployment) -> None:
+def test_deploy_again(fields: Cluster, scripts: list[str], restarts: list[str], deployed: Deployment) -> None:
     """A new image or password restarts the pods that use it, right after the apply; the password stays."""
     password = deployed.cluster["secret"]
     deployed.change(**fields)
-    deployed.run("deploy.sh", *words)
+    for script in scripts:
+        deployed.run(*script.split())
     assert deployed.calls(RESTART) == [RESTART + workloads for workloads in restarts]
     assert "secret" in fields or deployed.cluster["secret"] == password
     calls = [" ".join(call.split()[1:3]) for call in deployed.calls()]
@@ -342,33 +332,31 @@ def test_redis_not_ready(pod: str, deployed: Deployment) -> None:
     assert [call for call in calls if call.startswith(("apply -k", "delete"))][1:] == deleted
 
 
-def test_image_built_before(deployed: Deployment) -> None:
-    """deploy.sh also notices an image that build-images.sh has built."""
-    deployed.change(source="second")
-    deployed.run("build-images.sh")
-    deployed.run("deploy.sh")
-    assert deployed.calls(RESTART) == [RESTART + OURS]
-
-
 def test_failed_rollout(deployed: Deployment) -> None:
     """deploy.sh prints pods, events and logs, opens no URL, and restarts the pods again at the next run."""
     deployed.change(rollout_works=False, source="second")
     errors = deployed.run("deploy.sh", code=1).stderr
     for shown in ("the pods of", "the events of", "the log of pod/relay-1", "the previous log of pod/relay-1"):
         assert shown in errors
-    assert errors.endswith("deploy.sh: statefulset/redis did not become ready within 300 s: see above.\n")
+    assert "deploy.sh: statefulset/redis did not become ready within 300 s" in errors
     assert deployed.calls("minikube service") == []
     deployed.change(rollout_works=True)
     deployed.run("deploy.sh")
     assert deployed.calls(RESTART) == [RESTART + OURS]
 
 
-def test_no_url(deployed: Deployment) -> None:
-    """Without a URL deploy.sh prints minikube's output and fails."""
-    deployed.change(url="Exiting due to SVC_UNREACHABLE")
-    lines = deployed.run("deploy.sh", code=1).stderr.splitlines()
-    assert "Exiting due to SVC_UNREACHABLE" in lines
-    assert lines[-1].startswith("deploy.sh: hello is deployed, but ")
+@pytest.mark.parametrize(
+    ("script", "fields", "message"),
+    [
+        pytest.param("deploy.sh", {"url": "SVC_UNREACHABLE"}, "SVC_UNREACHABLE\ndeploy.sh: hello is", id="no-url"),
+        pytest.param("deploy.sh", {"tunnel": True, "tunnel_seconds": 1}, "closed the tunnel", id="broken-tunnel"),
+        pytest.param("undeploy.sh", {"removable": False}, f"its image {DEV.partition(':')[0]}:", id="image-in-use"),
+    ],
+)
+def test_failure(script: str, fields: Cluster, message: str, deployed: Deployment) -> None:
+    """A script fails, and names the cause, if there is no URL, the tunnel closes, or an image cannot be removed."""
+    deployed.change(**fields)
+    assert message in deployed.run(script, code=1).stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -401,12 +389,6 @@ def test_tunnel(number: signal.Signals, deployed: Deployment) -> None:
         assert end.read() == b""
 
 
-def test_broken_tunnel(deployed: Deployment) -> None:
-    """deploy.sh fails if minikube closes the tunnel."""
-    deployed.change(tunnel=True, tunnel_seconds=1)
-    assert deployed.run("deploy.sh", code=1).stderr.startswith("deploy.sh: minikube closed the tunnel")
-
-
 @pytest.mark.parametrize("tags_move", [True, False])
 def test_undeploy(tags_move: bool, deployed: Deployment) -> None:
     """undeploy.sh removes namespace and images, one name at a time or all at once, and may run again."""
@@ -418,12 +400,3 @@ def test_undeploy(tags_move: bool, deployed: Deployment) -> None:
         assert deployed.calls("kubectl delete namespace hello")
         assert deployed.cluster["images"] == {}
         assert deployed.cluster["objects"] == []
-
-
-def test_image_in_use(deployed: Deployment) -> None:
-    """undeploy.sh names the image that it could not remove."""
-    deployed.change(removable=False)
-    assert deployed.run("undeploy.sh", code=1).stderr.splitlines()[-1] == (
-        f"undeploy.sh: hello is removed, but its image {next(iter(deployed.cluster['images']))} is not:"
-        " run this again in a minute, when no pod uses the image."
-    )
