@@ -61,24 +61,6 @@ class Linter:
     needs: tuple[str, ...] = ()  # other programs, without which the linter is skipped
 
 
-@dataclass(frozen=True)
-class Result:
-    linter: Linter
-    missing: str = ""  # the program that is not installed
-    code: int = 0
-    findings: str = ""
-    seconds: float = 0.0
-
-    @property
-    def is_failure(self) -> bool:
-        return self.code != 0 or (self.missing != "" and bool(os.environ.get("CI")))
-
-    def __str__(self) -> str:
-        state = "FAILED" if self.is_failure else "skipped" if self.missing else "ok"
-        line = f"{state:8}{self.linter.name:26}"
-        return line + (f"no {self.missing}: {self.linter.install}" if self.missing else f"{self.seconds:5.1f} s")
-
-
 def linters(folder: Path) -> list[Linter]:
     """All linters; `folder` holds what `prepare` wrote there."""
     scripts = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "deploy").glob("*.sh"))]
@@ -133,35 +115,31 @@ def prepare(folder: Path) -> None:
                     script.write_text(f"#!/usr/bin/env bash\nset -eo pipefail\n{step['run']}")
 
 
-def run(linter: Linter) -> Result:
+def run(linter: Linter) -> tuple[bool, str]:
+    """Run one linter; return True if it failed, and what to print."""
     program, *arguments = linter.command
     for name in (program, *linter.needs):
         if find(name) is None:
-            return Result(linter, missing=name)
+            failed = bool(os.environ.get("CI"))
+            return failed, f"{'FAILED' if failed else 'skipped':8}{linter.name:26}no {name}: {linter.install}"
     # Every request to the network fails at once.
     environment = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}
-    began = time.monotonic()
+    command, began = [find(program) or program, *arguments], time.monotonic()
     done = subprocess.run(
-        [find(program) or program, *arguments],
-        cwd=ROOT,
-        env=environment,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    return Result(linter, code=done.returncode, findings=done.stdout, seconds=time.monotonic() - began)
+    failed = done.returncode != 0
+    line = f"{'FAILED' if failed else 'ok':8}{linter.name:26}{time.monotonic() - began:5.1f} s"
+    return failed, f"{line}\n{done.stdout}" if failed else line
 
 
 def run_all(chosen: Iterable[Linter]) -> int:
     """Run the linters on all cores and print their results in this order; the exit code."""
     failed = False
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(run, chosen):
-            print(result, flush=True)
-            if result.code:
-                print(result.findings, flush=True)
-            failed |= result.is_failure
+        for has_failed, text in pool.map(run, chosen):
+            print(text, flush=True)
+            failed |= has_failed
     return 1 if failed else 0
 
 

@@ -94,6 +94,15 @@ def test_a_test_that_is_named_exists(test: str, path: Path) -> None:
     assert re.search(rf"^(async )?def {test}\(", path.read_text(), re.MULTILINE)
 
 
+def test_the_workflow_names_files_that_exist() -> None:
+    """Each file and each module that a step runs exists."""
+    text = (ROOT / ".github" / "workflows" / "minikube.yml").read_text()
+    named = re.findall(r"\s((?:deploy|\.ci|tests|kustomize)/[\w./-]+)", text)
+    named += [f"{module.replace('.', '/')}.py" for module in re.findall(r" -m (tests\.[\w.]+)", text)]
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_scripts_are_executable() -> None:
     """Except for cluster.sh, which the other scripts read."""
     for path in [ROOT / ".ci" / "run", *(ROOT / "deploy").glob("*.sh")]:
