@@ -54,6 +54,7 @@ def test_local_time_has_the_date_unless_it_is_today() -> None:
 CONNECTION = {"type": "connection", "at": NOON + 12}
 STATUS = {"type": "status", "channel": "down", "since": NOON}
 OPEN = {"state": "open", "relay": "r", "head": "1-0", "channel": "up"}
+OPEN_DOWN = OPEN | {"head": None, "channel": "down"}
 LOST = {"state": "lost", "detail": "why", "attempt": 2, "retry_in": 0.456}
 REPEATED = {"type": "repeated", "position": "1-0", "id": "a"}
 MAYBE_MISSING = r"gap: messages after 1970-.+ may be missing: .+"
@@ -81,11 +82,7 @@ def tally() -> Tally:
         (StatusChanged("down", STATUS), r"the channel is down since .+", STATUS),
         (Connecting("ws://h/ws"), "connecting to ws://h/ws", {"state": "connecting", "url": "ws://h/ws"}),
         (Opened("r", ONE, "up"), "connected to r", OPEN),
-        (
-            Opened("r", None, "down"),
-            "connected to r, but its channel is down",
-            OPEN | {"head": None, "channel": "down"},
-        ),
+        (Opened("r", None, "down"), "connected to r, but its channel is down", OPEN_DOWN),
         (Resumed(1), "resumed after 1 missed message", {"state": "resumed", "missed": 1}),
         (Disconnected("lost", "why", 2, 0.456), r"lost: why; trying again in 0\.5 s", LOST),
         (tally(), r"tally: 0 .+; 1 gap, 0 repeated, 0 moves, 0 reconnects; longest silence 0\.0 s", TALLY),
