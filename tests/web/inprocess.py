@@ -1,8 +1,13 @@
-"""Our server and WebSocket clients in the event loop of a test. It must not know what a test checks."""
+"""A hub that our server serves, without channel and relay, and its clients, all in the event loop of a test.
+
+It must not know what a test checks.
+"""
 
 import asyncio
+import json
 import socket
 import struct
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,9 +16,17 @@ from typing import Any, cast
 import anyio
 from starlette.types import ASGIApp
 
+from hello.hub import Hub
+from hello.message import Entry, Message, Position
+from hello.metrics import Metrics
 from hello.web import server
 from hello.web.listener import listen
+from hello.web.public import public_app
 from tests.web import raw
+from tests.web.measurements import eventually
+
+LITTLE = 4096  # bytes that the kernel holds, at either end of a connection
+FRIEND = "https://friend.example"  # whose pages may open the streams
 
 
 @asynccontextmanager
@@ -29,59 +42,231 @@ async def serving(
         stop.set()
 
 
-class WebSocketClient(asyncio.Protocol):
-    """A client that checks the answer to its handshake and passes on frames; it can stop reading, and leave."""
+def number_of(position: str) -> int:
+    return Position.parse(position).milliseconds
+
+
+class Client(asyncio.Protocol):
+    """A WebSocket client that keeps what it received, and answers a close frame; it can stop reading, and leave."""
 
     transport: asyncio.Transport
-    status = 101  # expected
+    status = 101  # of the answer to its request
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.open = self.ended = False
+    def __init__(self, sock: socket.socket, query: str, reading: bool) -> None:
+        self.open = self.ended = self.left = False
+        self.reading = reading
+        self.error: Exception | None = None  # with which the connection ended
+        self.after = number_of(query.removeprefix("?after=")) if "after" in query else None
+        self.frames: list[dict[str, Any]] = []
+        self.numbers: list[int] = []  # of the messages that came before it left
+        self.pings: list[bytes] = []  # that were sent
+        self.pongs: list[bytes] = []
+        self.closed_with: int | None = None  # the close code
+        self.buffer = bytearray()
         self._socket = sock
-        self._buffer = bytearray()
 
-    @classmethod
-    async def connect(cls, sock: socket.socket, *args: Any) -> Any:
-        """Return a client on a connected socket; the arguments are those of its class."""
-        sock.setblocking(False)
-        _, client = await asyncio.get_running_loop().create_connection(lambda: cls(sock, *args), sock=sock)
-        return client
+    @staticmethod
+    def opening(query: str, *fields: str) -> bytes:
+        return raw.handshake(f"/ws{query}", *fields)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if not self.open and b"\r\n\r\n" in self._buffer:
-            answer = raw.parse_answer(bytes(self._buffer))
+        self.buffer += data
+        if not self.open and b"\r\n\r\n" in self.buffer:
+            answer = raw.parse_answer(bytes(self.buffer))
             assert answer.status == self.status, answer
-            self.open, self._buffer = True, bytearray(answer.rest)
+            self.open, self.buffer = True, bytearray(answer.rest)
             self.answered(answer)
-            data = answer.rest
         if self.open:
-            self.parse(self._buffer, data)
+            self.parse()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.ended = True
+        self.ended, self.error = True, error
 
     def answered(self, answer: raw.Answer) -> None:
-        """The handshake was answered."""
+        """The request was answered: a client that does not read stops here."""
+        if not self.reading:
+            self.pause()
 
-    def parse(self, buffer: bytearray, data: bytes) -> None:
-        """Remove complete frames from the buffer, to which the data was added."""
-        for received in raw.decode(buffer):
-            self.received(received)
+    def parse(self) -> None:
+        """Remove complete frames from the buffer."""
+        for frame in raw.decode(self.buffer):
+            assert self.closed_with is None, f"after the close frame: {frame}"
+            assert frame.fin
+            if frame.opcode == raw.CLOSE:
+                self.closed_with = frame.code
+                if not self.left:
+                    self.transport.write(raw.frame(raw.CLOSE, frame.payload))
+            elif frame.opcode == raw.PONG:
+                self.pongs.append(frame.payload)
+            else:
+                assert frame.opcode == raw.TEXT
+                self.add_frame(frame.payload)
 
-    def received(self, frame: raw.Frame) -> None:
-        """A frame was received."""
+    def add_frame(self, text: bytes) -> None:
+        self.frames.append(json.loads(text))
+        if self.frames[-1]["type"] == "message" and not self.left:
+            self.numbers.append(number_of(self.frames[-1]["position"]))
+
+    def types(self) -> list[str]:
+        return [each["type"] for each in self.frames]
 
     def pause(self) -> None:
+        self.reading = False
         self.transport.pause_reading()
 
     def resume(self) -> None:
+        self.reading = True
         self.transport.resume_reading()
 
-    def reset(self) -> None:
-        """End the connection with a reset (RST)."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
+    def ping(self, count: int) -> bytes:
+        """Return so many more pings, each with a number."""
+        self.pings += [b"%0100d" % (len(self.pings) + number) for number in range(count)]
+        return b"".join(raw.frame(raw.PING, payload) for payload in self.pings[len(self.pings) - count :])
+
+    def leave(self, how: str) -> None:
+        """Leave by a close frame (`close`), a half-closed connection (`end`) or a reset (`reset`)."""
+        self.left = True
+        if how == "reset":
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+            return
+        self.resume()
+        if how == "close":
+            self.send_close()
+        else:
+            self.transport.write_eof()
+
+    def send_close(self) -> None:
+        self.transport.write(raw.frame(raw.CLOSE, raw.close_payload(1000)))
+
+
+class Relay:
+    """A hub that is served, its clients, and what each client is to receive. Message n has the position n-0."""
+
+    def __init__(self, client: type[Client], history: int, max_clients: int) -> None:
+        self.metrics = Metrics()
+        self.hub = Hub(history=history, instance="here", max_clients=max_clients, metrics=self.metrics)
+        self.listener = listen("127.0.0.1", 0)
+        self.port: int = self.listener.getsockname()[1]
+        self.client = client
+        self.clients: list[Client] = []
+        self.number = 0  # of the newest message
+        self._numbers: list[int] = []  # of the messages that a client receives, or is sent a gap for
+        self._texts: dict[int, str] = {}
+
+    def append(self, *texts: str) -> None:
+        """Append messages without a notification."""
+        for text in texts:
+            prev, self.number = self.number, self.number + 1
+            message = Message(f"id-{self.number}", text, "there", 7)
+            self.hub.append(Entry(Position(self.number, 0), Position(prev, 0), message))
+            self._numbers.append(self.number)
+            self._texts[self.number] = text
+
+    def publish(self, *texts: str) -> None:
+        self.append(*texts)
+        self.hub.notify_all()
+
+    def lose(self) -> None:
+        """Let the channel lose a message before the relay reads it."""
+        self.number += 1
+        self._numbers.append(self.number)
+
+    def beat(self) -> None:
+        self.hub.feed.beat()
+        self.hub.notify_all()
+
+    def metric(self, name: str, labels: dict[str, str] | None = None) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+    def gaps(self) -> float | None:
+        return self.metric("hello_gaps_total", {"reader": "client"})
+
+    def set_send_buffer(self, size: int) -> None:
+        """Let the kernel take so many bytes for each later connection."""
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+    async def connect(
+        self, query: str = "", *fields: str, reading: bool = True, early: bytes = b"", pings: int = 0, cut: int = 0
+    ) -> Client:
+        """Return a client that sends its request, then `early` and so many pings; the first `cut` bytes go alone."""
+        sock = raw.connect(self.port, receive_buffer=LITTLE)
+        sock.setblocking(False)
+        client = self.client(sock, query, reading)
+        await asyncio.get_running_loop().create_connection(lambda: client, sock=sock)
+        self.clients.append(client)
+        sent = client.opening(query, *fields) + early + client.ping(pings)
+        client.transport.write(sent[:cut])
+        await anyio.lowlevel.checkpoint()
+        client.transport.write(sent[cut:])
+        return client
+
+    async def open(self, query: str = "", *fields: str, reading: bool = True) -> Client:
+        """Return a client once it has an answer; one that does not read receives at most a little more."""
+        client = await self.connect(query, *fields, reading=reading)
+        await eventually(lambda: client.open, "an answer")
+        return client
+
+    async def all_have(self, *clients: Client) -> None:
+        """Return once these clients (none: all) have received the newest message."""
+        received = [client.numbers for client in clients or self.clients]
+        await eventually(lambda: all(numbers[-1:] == [self.number] for numbers in received), "all have it", 20)
+
+    async def gaps_of(self, *clients: Client) -> list[int]:
+        """Return how many gaps each of these (none: all) was sent, once they have the newest message; see `check`."""
+        await self.all_have(*clients)
+        return [self.check(client) for client in clients or self.clients]
+
+    def check(self, client: Client) -> int:
+        """Check what a client received, and return how many gaps it was sent.
+
+        That is one welcome, every message after its start once and in order, and one gap where messages are missing.
+        """
+        assert client.types().index("welcome") == client.types().count("welcome") - 1 == 0
+        gap, gaps, after = None, 0, client.after
+        for each in client.frames:
+            if each["type"] == "gap":
+                assert gap is None, f"two gaps: {gap} and {each}"
+                gap, gaps = each, gaps + 1
+            elif each["type"] == "message":
+                number = number_of(each["position"])
+                after = number - 1 if after is None else after
+                assert number > after, f"{number} comes after {after}"
+                assert (each["text"], each["position"]) == (self._texts[number], f"{number}-0")
+                complete = self._numbers[bisect_right(self._numbers, after)] == number
+                assert gap == (None if complete else {"type": "gap", "after": f"{after}-0", "before": f"{number}-0"})
+                gap, after = None, number
+        assert gap is None
+        return gaps
+
+    async def until_slow(self, count: int = 1) -> None:
+        """Return once so many clients are slow."""
+        await eventually(lambda: self.metric("hello_slow_clients") == count, f"{count} slow clients")
+
+    async def until_clients(self, count: int) -> None:
+        """Return once there are so many clients."""
+        await eventually(lambda: len(self.hub) == count, f"{count} clients")
+
+
+@asynccontextmanager
+async def served(
+    *,
+    client: type[Client] = Client,
+    serve: Callable[..., Any] = server.serve,
+    history: int = 10_000,
+    max_clients: int = 100,
+) -> AsyncIterator[Relay]:
+    """Serve a relay for clients of this class; in the end its clients disconnect, and it forgets all of them."""
+    relay = Relay(client, history, max_clients)
+    relay.hub.set_loaded()
+    async with serving(public_app(relay.hub, allowed_origins=[FRIEND]), relay.listener, serve):
+        try:
+            yield relay
+        finally:
+            for each in relay.clients:
+                each.transport.abort()
+        await relay.until_clients(0)
+        assert relay.metric("hello_clients") == relay.metric("hello_slow_clients") == 0
