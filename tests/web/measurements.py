@@ -1,18 +1,14 @@
 """Measurements of a server under abuse: its memory, the delay of another client, and how fast connections end.
 
-Tests record them. `python -m tests.web.measurements` runs the tests in this folder and prints a table; its options are
-pytest's.
+Tests print them: `pytest -rP` shows the output of tests that pass.
 """
 
 import json
-import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import anyio
@@ -22,7 +18,6 @@ from tests.web.raw import CLOSE, SECONDS, TEXT, Client
 
 POLL_SECONDS = 0.02  # between two checks of a condition that has no event
 ENDED_SECONDS = 30.0  # until connections have ended that the server aborts after 5 to 10 s
-TABLE = "MEASUREMENTS"  # the environment variable with the path of the table's file
 
 
 class MeasuredProcess(HelloProcess):
@@ -152,7 +147,7 @@ def _messages(client: Client, seconds: float) -> Iterator[dict[str, Any]]:
 
 
 class Abuse:
-    """Checks that the abuse in its `with` block costs little, as one row of the table.
+    """Checks that the abuse in its `with` block costs little.
 
     Memory grows by at most `megabytes`, an observer misses no message, and no connection is left afterwards.
     """
@@ -193,25 +188,6 @@ class Abuse:
             self.observer.__exit__()
 
 
-def record(what: str, figure: object) -> None:
-    """Add a row to the table, if there is one."""
-    if table := os.environ.get(TABLE):
-        with Path(table).open("a") as lines:
-            lines.write(f"{what}\t{figure}\n")
-
-
-def main() -> int:
-    with TemporaryDirectory() as directory:
-        table = Path(directory) / "table"
-        table.touch()
-        command = [sys.executable, "-m", "pytest", "-q", str(Path(__file__).parent), *sys.argv[1:]]
-        code = subprocess.run(command, env={**os.environ, TABLE: str(table)}, check=False).returncode
-        rows = [line.split("\t") for line in table.read_text().splitlines()]
-    width = max((len(what) for what, _ in rows), default=0)
-    for what, figure in rows:
-        sys.stdout.write(f"{what:<{width}}  {figure:>8}\n")
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def record(what: str, figure: str) -> None:
+    """Print a measurement."""
+    sys.stdout.write(f"{what}: {figure}\n")

@@ -8,25 +8,12 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from hello.web.websocket import FRAMES_PER_MINUTE
+from tests.web import raw
 from tests.web.measurements import Abuse, MeasuredProcess, until
-from tests.web.raw import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Client,
-    Frame,
-    connect,
-    frame,
-    handshake,
-    receive_head,
-    request,
-    reset,
-)
+from tests.web.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Client, Frame, connect, frame, handshake
 
 LITTLE = 4096  # bytes that the kernel takes for a client that does not read
+OPENINGS = (raw.request("/events?last=200"), handshake("/ws?last=200"))  # of streams with 0.8 MB to send at once
 
 
 @pytest.fixture(scope="module")
@@ -64,42 +51,39 @@ def test_frames_in_one_write_are_counted_before_they_are_answered(process: Measu
         assert [each.opcode for each in received].count(PONG) < 2 * FRAMES_PER_MINUTE
 
 
-def pour(connection: socket.socket, chunk: bytes, total: int) -> None:
-    """Send so many bytes, for as long as the server takes them."""
+def pour(connection: socket.socket, chunk: bytes) -> None:
+    """Send 10 MB, or less if the server does not take them."""
     sent = 0
     connection.settimeout(1.0)
     with suppress(OSError):
-        while sent < total:
+        while sent < 10_000_000:
             sent += connection.send(chunk)
 
 
-def pour_all(connections: list[socket.socket], chunk: bytes, total: int) -> None:
-    """Pour into all connections at the same time."""
-    threads = [threading.Thread(target=pour, args=(each, chunk, total)) for each in connections]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+# What opens a connection, and what is poured in then.
+STREAM, FRAME = handshake("/ws"), frame(BINARY, length=10_000_000)
+POURED = [
+    pytest.param([*OPENINGS[1:], STREAM], frame(PING, b"x" * 125) * 100, id="pings", marks=pytest.mark.slow),
+    pytest.param([STREAM], FRAME + b"x" * 100_000, id="frames of 10 MB"),
+    pytest.param([b""], raw.request("/", host="x") * 1000, id="requests"),
+    pytest.param([raw.request("/events", "Content-Length: 1000000000")], b"x" * 50_000, id="bodies"),
+]
 
 
-@pytest.mark.slow
-def test_ping_floods_cost_no_memory(process: MeasuredProcess) -> None:
-    """Twenty clients, half of them with full buffers, send 10 MB of pings each and read nothing: no pong waits."""
-    with Abuse(process, "ping floods (20 of 10 MB)") as abuse, ExitStack() as stack:
-        paths = ["/ws?last=200", "/ws"] * 10
-        clients = [stack.enter_context(Client(process.port, path, receive_buffer=LITTLE)) for path in paths]
-        until(lambda: process.metric("hello_slow_clients") >= 10, "half of them stall", 30)
-        pour_all([client.socket for client in clients], frame(PING, b"x" * 125) * 100, 10_000_000)
-        abuse.wait_for_end()
-
-
-def test_large_frames_are_not_read(process: MeasuredProcess) -> None:
-    """Twenty frames of 10 MB: the length alone closes, and nothing of the payload is kept."""
-    with Abuse(process, "frames of 10 MB (20)") as abuse, ExitStack() as stack:
-        clients = [stack.enter_context(Client(process.port)) for _ in range(20)]
-        for client in clients:
-            client.send(frame(BINARY, length=10_000_000))
-        pour_all([client.socket for client in clients], b"x" * 100_000, 10_000_000)
+@pytest.mark.parametrize(("openings", "chunk"), POURED)
+def test_floods_cost_no_memory(process: MeasuredProcess, openings: list[bytes], chunk: bytes) -> None:
+    """Twenty clients send 10 MB each and read nothing, and the server ends them: no pong waits, and no payload."""
+    with Abuse(process, f"floods (20 of 10 MB of {chunk[:6]!r}…)") as abuse, ExitStack() as stack:
+        connections = [stack.enter_context(connect(process.port, receive_buffer=LITTLE)) for _ in range(20)]
+        for number, connection in enumerate(connections):
+            if opening := openings[number % len(openings)]:
+                connection.sendall(opening)
+                raw.receive_head(connection)
+        threads = [threading.Thread(target=pour, args=(each, chunk)) for each in connections]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         abuse.wait_for_end()
 
 
@@ -127,9 +111,9 @@ def test_heads_are_not_kept() -> None:
     ):
         for number in range(400):
             connection = stack.enter_context(connect(process.port))
-            head = request("/events", *fields) if number % 2 else request(f"/events?last=0&x={'y' * 15_000}")
-            connection.sendall(head)
-            assert receive_head(connection).status == 200
+            long_target = raw.request(f"/events?last=0&x={'y' * 15_000}")
+            connection.sendall(raw.request("/events", *fields) if number % 2 else long_target)
+            assert raw.receive_head(connection).status == 200
         abuse.observer.wait_for(1)
         assert process.metric("hello_clients") == 401
 
@@ -142,14 +126,12 @@ def test_stalled_clients_cost_a_bounded_number_of_bytes() -> None:
         with Abuse(process, "stalled clients (100, 200 MB pending)", 40) as abuse, ExitStack() as stalled:
             abuse.observer.wait_for(300)
             for number in range(100):
-                opening = handshake("/ws?last=300") if number % 2 else request("/events?last=300")
-                connection = stalled.enter_context(connect(process.port, receive_buffer=LITTLE))
-                connection.sendall(opening)
+                stalled.enter_context(connect(process.port, receive_buffer=LITTLE)).sendall(OPENINGS[number % 2])
             until(lambda: process.metric("hello_slow_clients") >= 100, "all of them stall", 30)
             abuse.measure_from_now()
             abuse.observer.wait_for(500)
             assert process.metric("hello_slow_clients") >= 100
-        for opening in (handshake("/ws?last=300"), request("/events?last=300")):
+        for opening in OPENINGS:
             stack.enter_context(connect(process.port, receive_buffer=LITTLE)).sendall(opening)
         until(lambda: process.metric("hello_slow_clients") >= 2, "both of them stall")
         assert process.terminate() == 0
@@ -163,28 +145,12 @@ def test_vanished_clients_leave_nothing_behind() -> None:
         with Abuse(process, "resets amid 0.8 MB (500)", 40) as abuse:
             abuse.observer.wait_for(200)
             for number in range(500):
-                opening = handshake("/ws?last=200") if number % 2 else request("/events?last=200")
                 connection = connect(process.port, receive_buffer=LITTLE)
-                connection.sendall(opening)
+                connection.sendall(OPENINGS[number % 2])
                 if number % 3:
                     connection.recv(100)
-                reset(connection)
+                raw.reset(connection)
             until(lambda: process.metric("hello_clients") == 1, "the clients are forgotten")
         assert process.terminate() == 0
         assert '"error"' not in process.output
         assert process.output.count("\n") < 50
-
-
-@pytest.mark.parametrize("target", ["/", "/events"])
-def test_endless_requests_and_bodies_cost_no_memory(process: MeasuredProcess, target: str) -> None:
-    """Ten connections with 20 MB of requests whose answers nobody reads, or with a stream and an endless body."""
-    if target == "/":
-        name, opening, chunk = "requests (10 of 20 MB)", b"", request("/", host="x") * 1000
-    else:
-        opening, chunk = request("/events", "Content-Length: 1000000000"), b"x" * 50_000
-        name = "bodies (10 of 20 MB)"
-    with Abuse(process, name), ExitStack() as stack:
-        connections = [stack.enter_context(connect(process.port, receive_buffer=LITTLE)) for _ in range(10)]
-        for connection in connections:
-            connection.sendall(opening)
-        pour_all(connections, chunk, 20_000_000)
