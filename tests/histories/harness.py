@@ -1,130 +1,39 @@
 """Processes and clients over a backend that can lose its entries, and every fault of a history."""
 
-import itertools
-import json
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
-import anyio.lowlevel
-from anyio.abc import TaskGroup, TaskStatus
-from starlette.datastructures import Headers, QueryParams
+from anyio.abc import TaskGroup
 
-from hello.channel import Channel
+from hello.broadcaster import Publisher
 from hello.client import ClientProtocol, Lost, Opened, Repeated, Shown, StatusChanged
-from hello.hub import Hub
-from hello.lease import Lease
 from hello.message import Gap, Position
-from hello.metrics import Metrics
-from hello.relay import relay
-from hello.supervisor import ChannelStatus, follow
-from hello.testing import SHAPES, Closed, Process, Refused, Stream
-from hello.web.stream import TaskClient, start_of
+from hello.testing import SHAPES, Closed, Process, Refused
 from tests.histories.backend import Backend, Connection
 from tests.histories.checker import Checker
 
 RECONNECT_SECONDS = 0.5  # until a client connects again
 QUIET_SECONDS = 10.0  # after healing; every client has every message well within
 POLL_SECONDS = 0.1  # between two checks whether they have
-RETRY_SECONDS = 0.1  # until a bare broadcaster publishes again what was fenced
 CLIENTS = 2
 MAX_PROCESSES = 6  # at once
 ALL = 1_000_000  # messages: more than are kept
-METRICS = Metrics()  # of all bare processes; no test reads them
+ON_DEMAND = f"{__name__}:publish_on_demand"  # the setting `broadcaster` of processes that publish by a step alone
 
 
-class BareProcess(Process):
-    """A process of channel, lease, subscription and hub alone: no settings, no servers, no time between messages.
-
-    It publishes what `publish` is called with, once it is the leader.
-    """
-
-    def __init__(self, actors: str, instance: str) -> None:
-        super().__init__(actors, instance)
-        self.hub: Hub | None = None
-        self._to_publish, self._texts = anyio.create_memory_object_stream[str](1000)
-
-    def publish(self, text: str) -> None:
-        self._to_publish.send_nowait(text)
-
-    async def run(self, channel: Channel, flags: Mapping[str, str]) -> None:
-        hub = Hub(history=int(flags["history"]), instance=self.instance, max_clients=100, metrics=METRICS)
-        self.hub = hub
-        self.serves.set()
-        lease = Lease(channel, self.instance, METRICS)
-
-        async def run_relay(*, task_status: TaskStatus[None]) -> None:
-            status = ChannelStatus("relay", METRICS, hub.set_channel_up)
-            async with aclosing(follow(channel, lambda: hub.head, status, hub.feed.set_high_watermark)) as batches:
-                await relay(batches, hub, metrics=METRICS, task_status=task_status)
-
-        async def run_broadcaster() -> None:
-            async for text in self._texts:
-                await lease.leader()
-                while await lease.publish(text) is None:  # again, once this process is the leader
-                    await anyio.sleep(RETRY_SECONDS)
-                    await lease.leader()
-
-        try:
-            with self._scope:
-                async with anyio.create_task_group() as relays:
-                    async with anyio.create_task_group() as broadcasters:
-
-                        async def start() -> None:
-                            if "relay" in self.actors:
-                                await relays.start(run_relay)
-                            if "broadcaster" in self.actors:
-                                await broadcasters.start(lease.renew)
-                                broadcasters.start_soon(run_broadcaster)
-                            self.ready.set()
-
-                        broadcasters.start_soon(start)
-                        await self._stop.wait()
-                        broadcasters.cancel_scope.cancel()
-                    if "broadcaster" in self.actors:
-                        await lease.release()
-                    relays.cancel_scope.cancel()
-        finally:
-            self.ended.set()
-            self._to_publish.close()
-            self._texts.close()
-            hub.notify_all()
-
-    @asynccontextmanager
-    async def open(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Stream]:
-        assert self.hub is not None
-        start = start_of(QueryParams(urlsplit(path).query), Headers(headers), self.hub.end)
-        client = TaskClient(self.hub)
-        self.hub.join(client, start)
-        try:
-            yield _HubStream(client, self.ended)
-        finally:
-            self.hub.leave(client)
+# What the broadcaster of a process waits for: a message to publish for each count of the semaphore.
+_orders: ContextVar[anyio.Semaphore] = ContextVar("orders")
 
 
-class _HubStream(Stream):
-    """The frames of a client of a bare process, without a transport."""
-
-    def __init__(self, client: TaskClient, ended: anyio.Event) -> None:
-        self._client = client
-        self._ended = ended
-        self._frames: deque[bytes] = deque()
-
-    async def receive(self) -> dict[str, Any]:
-        await anyio.lowlevel.checkpoint()
-        while not self._frames and not self._ended.is_set():
-            news = self._client.news
-            if (pending := self._client.poll()) is not None:
-                self._frames.extend(frame.json for frame in pending.frames)
-            if not self._frames:
-                await news.wait()
-        if self._ended.is_set():
-            raise Closed(1006)
-        frame: dict[str, Any] = json.loads(self._frames.popleft())
-        return frame
+async def publish_on_demand(publisher: Publisher) -> None:
+    """A broadcaster without intervals: it publishes what the harness demands, once it is the leader."""
+    orders = _orders.get()
+    while True:
+        await orders.acquire()
+        await publisher.leader()
+        await publisher.publish("Hello")
 
 
 class Client:
@@ -251,16 +160,15 @@ class Harness:
     There `process` counts the living processes, and wraps round; None is all of them.
     """
 
-    def __init__(self, kind: type[Process], history: int, group: TaskGroup, flags: Mapping[str, object]) -> None:
+    def __init__(self, history: int, group: TaskGroup, flags: Mapping[str, object]) -> None:
         self.checker = Checker(history)
         self.backend = Backend(history, self.checker)
         self.clients = [Client(number, self._relays, self.checker) for number in range(CLIENTS)]
         self._is_cut = False  # True: for every process, and so for those that start now
-        self._kind = kind
         self._all: list[tuple[Process, Connection]] = []
         self._group = group
         self._flags = {"history": str(history), **{name: str(value) for name, value in flags.items()}}
-        self._numbers = itertools.count(1)  # of messages
+        self._orders: dict[Process, anyio.Semaphore] = {}
         self._stopping: set[Process] = set()
         self._killed: set[Process] = set()
 
@@ -295,7 +203,9 @@ class Harness:
         return client.channel == "up" and self.backend.last_id in client.shown
 
     def _start(self, actors: str) -> Process:
-        process = self._kind(actors, f"{actors.replace(',', '-')}-{len(self._all)}")
+        process = Process(actors, f"{actors.replace(',', '-')}-{len(self._all)}")
+        self._orders[process] = anyio.Semaphore(0)
+        _orders.set(self._orders[process])  # for the task of the process, which begins with a copy of this context
         connection = Connection(self.backend, process.instance, self.checker)
         if self._is_cut:
             connection.cut()
@@ -308,7 +218,7 @@ class Harness:
         return [each for each in self._all if each[0] not in self._killed and not each[0].ended.is_set()]
 
     def _relays(self) -> list[Process]:
-        return [process for process, _ in self._living if "relay" in process.actors and process.serves.is_set()]
+        return [process for process, _ in self._living if "public" in process.apps]
 
     def _chosen(self, process: int | None) -> list[tuple[Process, Connection]]:
         living = self._living
@@ -317,11 +227,10 @@ class Harness:
     # Steps.
 
     def publish(self, count: int, by: int) -> None:
-        """A bare broadcaster gets so many messages to publish."""
-        processes = [process for process, _ in self._living]
-        broadcasters = [each for each in processes if isinstance(each, BareProcess) and "broadcaster" in each.actors]
-        for _ in range(count if broadcasters else 0):
-            broadcasters[by % len(broadcasters)].publish(f"m{next(self._numbers)}")
+        """A broadcaster on demand gets so many messages to publish."""
+        if broadcasters := [process for process, _ in self._living if "broadcaster" in process.actors]:
+            for _ in range(count):
+                self._orders[broadcasters[by % len(broadcasters)]].release()
 
     def cut(self, process: int | None = None) -> None:
         self._is_cut = self._is_cut or process is None

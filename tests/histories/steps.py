@@ -9,7 +9,6 @@ import trio
 import trio.testing
 from hypothesis import strategies as st
 
-from hello.testing import Process
 from tests.histories.harness import CLIENTS, Harness
 from tests.promises import Finding
 
@@ -61,10 +60,8 @@ def histories(*progress: Sequence[Step]) -> st.SearchStrategy[Sequence[Step]]:
     return chapters.map(lambda drawn: [step for some in drawn for faults, last in some for step in (*faults, last)])
 
 
-def run(
-    kind: type[Process], shape: str, steps: Sequence[Step], *, history: int, hurry: bool, **flags: object
-) -> list[Finding]:
-    """Return the findings of a history, over processes of a kind, in virtual time.
+def run(shape: str, steps: Sequence[Step], *, history: int, hurry: bool, **flags: object) -> list[Finding]:
+    """Return the findings of a history, over processes with these settings, in virtual time.
 
     Each step is taken once no task can run any more or, in a hurry, immediately after the step before.
     """
@@ -73,7 +70,7 @@ def run(
     async def live() -> None:
         nonlocal harness
         async with anyio.create_task_group() as group:
-            harness = Harness(kind, history, group, flags)
+            harness = Harness(history, group, flags)
             await harness.begin(shape)
             for action, arguments in steps:
                 if action == "wait":
