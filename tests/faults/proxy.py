@@ -7,8 +7,8 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -170,3 +170,13 @@ class Proxy:
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._changed.wait()
+
+
+@asynccontextmanager
+async def proxy_to(port: int) -> AsyncIterator[Proxy]:
+    """Run a proxy to this port for the duration of the block."""
+    proxy = Proxy("test", port)
+    async with anyio.create_task_group() as group:
+        await group.start(proxy.run)
+        yield proxy
+        group.cancel_scope.cancel()

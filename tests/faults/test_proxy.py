@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import pytest
@@ -11,8 +11,7 @@ from redis import Redis
 
 from hello.channel import Channel, ChannelLost, open_channel
 from hello.testing.conformance import make_message
-from tests.faults.proxy import Proxy
-from tests.faults.recorder import until
+from tests.faults.proxy import Proxy, proxy_to
 from tests.redis_server import RedisServer
 
 LIMIT_SECONDS = 20.0
@@ -34,27 +33,22 @@ class End(NamedTuple):
 class Proxied:
     """A proxy with its clients, before a server that accepts and sends nothing by itself."""
 
-    def __init__(self) -> None:
-        self.proxy: Proxy
-        self.clients: list[End] = []
-        self.servers: list[End] = []
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.accepted: asyncio.Queue[End] = asyncio.Queue()
+        self.ends: list[End] = []
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.servers.append(End(reader, writer))
+    async def accept(self, *streams: Any) -> None:
+        self.ends.append(End(*streams))
+        self.accepted.put_nowait(self.ends[-1])
 
     async def connect(self) -> End:
-        self.clients.append(End(*await asyncio.open_connection("127.0.0.1", self.proxy.port)))
-        return self.clients[-1]
-
-    async def accepted(self, count: int) -> End:
-        """Return the server's end of connection number `count`."""
-        await until(lambda: len(self.servers) == count, LIMIT_SECONDS, "the server has accepted")
-        return self.servers[-1]
+        self.ends.append(End(*await asyncio.open_connection("127.0.0.1", self.proxy.port)))
+        return self.ends[-1]
 
     async def connect_through(self) -> tuple[End, End]:
         """Return both ends of a new connection."""
-        count = len(self.servers)
-        return await self.connect(), await self.accepted(count + 1)
+        return await self.connect(), await self.accepted.get()
 
     async def is_refused(self) -> bool:
         try:
@@ -66,27 +60,29 @@ class Proxied:
 
 @asynccontextmanager
 async def proxied() -> AsyncIterator[Proxied]:
-    around = Proxied()
-    server = await asyncio.start_server(around.accept, "127.0.0.1", 0)
-    around.proxy = Proxy("test", server.sockets[0].getsockname()[1])
-    async with anyio.create_task_group() as group:
-        await group.start(around.proxy.run)
+    server = await asyncio.start_server(lambda *streams: around.accept(*streams), "127.0.0.1", 0)
+    async with proxy_to(server.sockets[0].getsockname()[1]) as proxy:
+        around = Proxied(proxy)
         with anyio.fail_after(LIMIT_SECONDS):
             yield around
-        group.cancel_scope.cancel()
     server.close()
-    for end in around.clients + around.servers:
+    for end in around.ends:
         end.writer.transport.abort()
 
 
 @asynccontextmanager
 async def proxied_channel(server: RedisServer) -> AsyncIterator[tuple[Proxy, Channel]]:
-    proxy = Proxy("test", server.port)
-    async with anyio.create_task_group() as group:
-        await group.start(proxy.run)
-        async with open_channel(f"redis://127.0.0.1:{proxy.port}", history=10) as channel:
-            yield proxy, channel
-        group.cancel_scope.cancel()
+    async with (
+        proxy_to(server.port) as proxy,
+        open_channel(f"redis://127.0.0.1:{proxy.port}", history=10) as channel,
+    ):
+        yield proxy, channel
+
+
+@pytest.fixture(name="around")
+async def _around() -> AsyncIterator[Proxied]:
+    async with proxied() as around:
+        yield around
 
 
 async def settle() -> None:
@@ -106,90 +102,61 @@ async def is_silent(end: End) -> bool:
     return nothing.cancelled_caught
 
 
-async def assert_reset(*ends: End) -> None:
+@pytest.mark.parametrize("how", ["cut", "reset"])
+async def test_cut_and_reset(around: Proxied, how: str) -> None:
+    """Both reset the connections, and the next one works; a cut refuses connections until it ends."""
+    ends = await around.connect_through()
+    around.proxy.set("cut") if how == "cut" else around.proxy.reset()
     for end in ends:
         with pytest.raises(ConnectionResetError):
             await end.reader.read()
-
-
-async def test_open() -> None:
-    """An open proxy passes everything on, and the end."""
-    async with proxied() as around:
-        client, server = await around.connect_through()
-        client.writer.write(b"a question" * 20_000)
-        assert await server.reader.readexactly(200_000) == b"a question" * 20_000
-        server.writer.write(b"an answer")
-        server.writer.close()
-        assert await client.reader.read() == b"an answer"
-
-
-async def test_cut() -> None:
-    """A cut resets the connections, and refuses new ones until it ends."""
-    async with proxied() as around:
-        ends = await around.connect_through()
-        around.proxy.set("cut")
-        await assert_reset(*ends)
+    if how == "cut":
         assert await around.is_refused()
         around.proxy.set("open")
-        while await around.is_refused():
-            await anyio.lowlevel.checkpoint()
-        server = await around.accepted(2)
-        around.clients[-1].writer.write(b"again")
-        assert await server.reader.readexactly(5) == b"again"
+    while await around.is_refused():
+        await anyio.lowlevel.checkpoint()
+    around.ends[-1].writer.write(b"again")
+    assert await (await around.accepted.get()).reader.readexactly(5) == b"again"
 
 
-async def test_hang() -> None:
+async def test_hang(around: Proxied) -> None:
     """A proxy that hangs accepts connections and passes nothing on, not even an end, until it is open again."""
-    async with proxied() as around:
-        client, server = await around.connect_through()
-        around.proxy.set("hang")
-        client.writer.write(b"late")
-        client.writer.close()
-        (await around.connect()).writer.write(b"later")
-        await settle()
-        assert await is_silent(server)
-        assert len(around.servers) == 1
-        around.proxy.set("open")
-        assert await server.reader.read() == b"late"
-        assert await (await around.accepted(2)).reader.readexactly(5) == b"later"
+    client, server = await around.connect_through()
+    around.proxy.set("hang")
+    client.writer.write(b"late")
+    client.writer.close()
+    (await around.connect()).writer.write(b"later")
+    await settle()
+    assert await is_silent(server)
+    assert around.accepted.empty()
+    around.proxy.set("open")
+    assert await server.reader.read() == b"late"
+    assert await (await around.accepted.get()).reader.readexactly(5) == b"later"
 
 
-async def test_delay() -> None:
+async def test_delay(around: Proxied) -> None:
     """Everything comes later, and in order."""
-    async with proxied() as around:
-        client, server = await around.connect_through()
-        around.proxy.set("delay")
-        client.writer.write(b"one")
-        await settle()
-        assert await is_silent(server)
-        client.writer.write(b"two")
-        assert await server.reader.readexactly(6) == b"onetwo"
+    client, server = await around.connect_through()
+    around.proxy.set("delay")
+    client.writer.write(b"one")
+    await settle()
+    assert await is_silent(server)
+    client.writer.write(b"two")
+    assert await server.reader.readexactly(6) == b"onetwo"
 
 
-async def test_slice() -> None:
+async def test_slice(around: Proxied) -> None:
     """Everything comes in slices, and in order."""
-    async with proxied() as around:
-        client, server = await around.connect_through()
-        around.proxy.set("slice")
-        sent = bytes(range(256)) * 4
-        client.writer.write(sent)
-        received = b""
-        while len(received) < len(sent):
-            part = await server.reader.read(len(sent))
-            assert len(part) < len(sent)
-            received += part
-        assert received == sent
-
-
-async def test_reset() -> None:
-    """A reset ends the connections, and the next one works."""
-    async with proxied() as around:
-        ends = await around.connect_through()
-        around.proxy.reset()
-        await assert_reset(*ends)
-        client, server = await around.connect_through()
-        client.writer.write(b"again")
-        assert await server.reader.readexactly(5) == b"again"
+    client, server = await around.connect_through()
+    around.proxy.set("slice")
+    sent = bytes(range(256)) * 4
+    client.writer.write(sent)
+    received = b""
+    while len(received) < len(sent):
+        part = await server.reader.read(len(sent))
+        assert len(part) < len(sent)
+        received += part
+    assert received == sent
 
 
 async def test_lose_reply(redis_server: RedisServer) -> None:
