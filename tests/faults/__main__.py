@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from tests.faults.run import Run
-from tests.faults.schedule import CLOCK_BACK, KINDS, schedule
+from tests.faults.schedule import CLOCK_BACK, KINDS, rounds
 from tests.page.chromium import NoChromiumError
 from tests.redis_server import NoRedisServer, can_move_clocks
 
@@ -35,16 +35,9 @@ def main() -> int:
         _print("Redis's clock is not set back: that takes libfaketime, and Python 3.11 or 3.12")
     directory = Path(tempfile.mkdtemp(prefix="hello-faults-"))
     _print(f"seed {seed}, {arguments.minutes:g} minutes, {arguments.clients} clients and a page; logs in {directory}")
-    rounds = schedule(seed, kinds, singly_first=not arguments.mixed)
     try:
-        run = Run(
-            rounds,
-            seed,
-            directory,
-            clients=arguments.clients,
-            history=arguments.history,
-            movable_clock=can_move_clocks(),
-        )
+        drawn = rounds(seed, kinds, singly_first=not arguments.mixed)
+        run = Run(drawn, seed, directory, clients=arguments.clients, history=arguments.history)
         with suppress(KeyboardInterrupt):  # which still prints the report of the rounds so far
             anyio.run(run.run, arguments.minutes)
     except (NoRedisServer, NoChromiumError) as reason:

@@ -1,35 +1,22 @@
-"""Clients over WebSocket and server-sent events, by the rules of `hello.client`, on real connections.
+"""Clients over WebSocket (that of `hello watch`) and server-sent events, by the rules of `hello.client`.
 
-They know relays by the ports of their proxies, and record all that they receive; they judge nothing.
+They reach any relay at one port, and record all that they receive; they judge nothing.
 """
 
 import json
 import random
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from hello.client import (
-    IDLE_TIMEOUT,
-    OPEN_TIMEOUT,
-    ClientProtocol,
-    Lost,
-    Opened,
-    Repeated,
-    Shown,
-    StatusChanged,
-    backoff_delay,
-    close_reason,
-    next_attempt,
-)
-from hello.message import Gap, Position
+from hello.client import IDLE_TIMEOUT, OPEN_TIMEOUT, ClientProtocol, Lost, Opened, Repeated, Shown, StatusChanged
+from hello.message import Gap, Malformed, Position
+from hello.watch.connection import Disconnected, Event, stay_connected
 from tests.faults.checker import ClientLog
 from tests.promises import Received, State
 
@@ -44,26 +31,19 @@ class PositionRejected(Exception):
 
 
 class Client:
-    """One client. `relays` has the ports of those relays that serve new clients, by name, and changes as they do."""
+    """One client, which reaches a relay at this port; `history_seconds` is about how long a message is kept."""
 
     def __init__(
-        self,
-        name: str,
-        relays: Mapping[str, int],
-        *,
-        sse: bool,
-        behaviour: Behaviour,
-        history_seconds: float,
-        seed: int,
+        self, name: str, port: int, *, sse: bool, behaviour: Behaviour, history_seconds: float, seed: int
     ) -> None:
         self.log = ClientLog(name)
-        self._relays = relays
+        self._port = port
         self._sse = sse
         self._behaviour = behaviour
         self._history_seconds = history_seconds
         self._rng = random.Random(f"{seed} {name}")
         self._protocol = ClientProtocol()
-        self._relay = ""
+        self._gap: Gap | None = None  # reported, before a message that is yet to come
 
     async def run(self, last_round: anyio.Event) -> None:
         """Be a client without end; once `last_round` is set it stays connected."""
@@ -71,7 +51,11 @@ class Client:
             with anyio.CancelScope() as visit:
                 if self._behaviour != "stays" and not last_round.is_set():
                     visit.deadline = anyio.current_time() + self._rng.uniform(2, 15)
-                await self._stay_connected()
+                if self._sse:
+                    await self._follow_events()
+                else:
+                    await stay_connected(f"ws://127.0.0.1:{self._port}/ws", self._protocol, self._record)
+            self._disconnected()
             if self._behaviour == "leaves":
                 left = time.time()
                 self.log.away.append((left, float("inf")))
@@ -84,101 +68,73 @@ class Client:
             return self._history_seconds * self._rng.uniform(1, 1.5)
         return self._rng.uniform(0.2, 8)
 
-    async def _stay_connected(self) -> None:
-        attempt = 0
+    async def _follow_events(self) -> Never:
         while True:
-            seconds_open, reason = await self._receive_until_closed()
-            attempt = next_attempt(attempt, seconds_open)
-            await anyio.sleep(backoff_delay(reason, attempt, self._rng.random()))
+            seconds = OPEN_TIMEOUT
+            with suppress(OSError, EOFError, TimeoutError, StopAsyncIteration):
+                async with aclosing(self._events()) as frames:
+                    while True:
+                        with anyio.fail_after(seconds):
+                            frame = await anext(frames)
+                        seconds = IDLE_TIMEOUT
+                        for item in self._protocol.receive(frame):
+                            self._record(item)
+            self._disconnected()
+            await anyio.sleep(self._rng.random())
 
-    async def _receive_until_closed(self) -> tuple[float | None, str]:
-        """Connect and receive until the end; return how many seconds the connection was open, and why it closed."""
-        opened: float | None = None
-        code: int | None = None
-        relays = dict(self._relays)  # as they are now
-        names = self._rng.sample(sorted(relays), len(relays))
-        if self._behaviour == "moves":
-            names.sort(key=lambda name: name == self._relay)
-        try:
-            for name in names:  # as a Service would: another one if one refuses
-                with suppress(ConnectionRefusedError):
-                    async with aclosing(self._frames(relays[name])) as frames:
-                        while True:
-                            with anyio.fail_after(OPEN_TIMEOUT if opened is None else IDLE_TIMEOUT):
-                                frame = await anext(frames)
-                            if opened is None:
-                                opened = anyio.current_time()
-                                self._relay = name
-                                self.log.connections += 1
-                            self._record(frame)
-        except InvalidStatus as refused:
-            self._check_refusal(refused.response.status_code, (refused.response.body or b"").decode())
-        except ConnectionClosed as closed:
-            code = closed.rcvd.code if closed.rcvd else None
-        except (OSError, InvalidHandshake, TimeoutError, EOFError, StopAsyncIteration):
-            pass
-        finally:
-            self._protocol.disconnected()
-            if opened is not None:
-                self.log.states.append(State(time.time(), "gone", self._relay))
-        seconds_open = None if opened is None else anyio.current_time() - opened
-        return seconds_open, close_reason(code, opened is not None)
-
-    def _frames(self, port: int) -> AsyncGenerator[dict[str, Any], None]:
-        return self._events(port) if self._sse else self._websocket(port)
-
-    async def _websocket(self, port: int) -> AsyncGenerator[dict[str, Any], None]:
-        url = f"ws://127.0.0.1:{port}/ws?{self._protocol.resume_query}"
-        socket = await connect(url, open_timeout=None, ping_interval=None, compression=None, proxy=None)
-        try:
-            while True:
-                yield json.loads(await socket.recv())
-        finally:
-            socket.transport.abort()  # without a close handshake: the connection may hang
-
-    async def _events(self, port: int) -> AsyncGenerator[dict[str, Any], None]:
+    async def _events(self) -> AsyncGenerator[dict[str, Any], None]:
         """An EventSource repeats its first query, and sends its position in a header."""
         position = self._protocol.position
         resumed = f"Last-Event-ID: {position}\r\n" if position else ""
-        request = f"GET /events?{ClientProtocol().resume_query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{resumed}\r\n"
+        request = f"GET /events?{ClientProtocol().resume_query} HTTP/1.1\r\nHost: 127.0.0.1\r\n{resumed}\r\n"
         try:
-            stream = await anyio.connect_tcp("127.0.0.1", port)
-            async with stream:
+            async with await anyio.connect_tcp("127.0.0.1", self._port) as stream:
                 buffered = BufferedByteReceiveStream(stream)
                 await stream.send(request.encode())
-                head = (await buffered.receive_until(b"\r\n\r\n", 65536)).decode()
-                if (status := int(head.split()[1])) != 200:
-                    self._check_refusal(status, (await buffered.receive()).decode())
+                head = await buffered.receive_until(b"\r\n\r\n", 65536)
+                if (status := head.split()[1]) == b"400":
+                    raise PositionRejected(f"{self.log.name} at {position}: {(await buffered.receive()).decode()}")
+                if status != b"200":
                     return
                 text = ""
                 while size := int(await buffered.receive_until(b"\r\n", 100), 16):
                     text += (await buffered.receive_exactly(size)).decode()
                     await buffered.receive_exactly(2)
-                    while "\n\n" in text:
-                        event, text = text.split("\n\n", 1)
-                        for line in event.split("\n"):
-                            if line.startswith("data: "):
-                                yield json.loads(line[6:])
+                    *events, text = text.split("\n\n")
+                    for line in "\n".join(events).split("\n"):
+                        if line.startswith("data: "):
+                            yield json.loads(line[6:])
         except (anyio.BrokenResourceError, anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.EndOfStream) as error:
             raise EOFError from error
 
-    def _check_refusal(self, status: int, body: str) -> None:
-        if status == 400:
-            raise PositionRejected(f"{self.log.name} at {self._protocol.position}: {body}")
+    def _disconnected(self) -> None:
+        self._protocol.disconnected()
+        if self.log.states and self.log.states[-1].state != "gone":
+            self.log.states.append(State(time.time(), "gone", self.log.states[-1].relay))
 
-    def _record(self, frame: dict[str, Any]) -> None:
+    def _record(self, event: Event) -> None:
         now = time.time()
-        gap: Gap | None = None
-        if self._protocol.position is None and "start" in frame:
-            self.log.start = Position.parse(frame["start"])
-        for item in self._protocol.receive(frame):
-            match item:
-                case Opened() | StatusChanged():
-                    self.log.states.append(State(now, item.channel, self._relay))
-                case Lost(after, before) if before is not None:
-                    gap = Gap(after, before)
-                case Shown():
-                    message_id = sys.intern(item.message.id)
-                    self.log.received.append(Received(now, item.position, message_id, gap, shown=True))
-                case Repeated():
-                    self.log.received.append(Received(now, item.position, sys.intern(item.id), gap, shown=False))
+        match event:
+            case Opened(relay, _, channel):
+                self.log.connections += 1
+                self.log.states.append(State(now, channel, relay))
+                self.log.start = self.log.start or self._protocol.position
+            case StatusChanged(channel):
+                self.log.states.append(State(now, channel, self.log.states[-1].relay))
+                self.log.start = self.log.start or self._protocol.position
+            case Lost(after, before) if before is not None:
+                self._gap = Gap(after, before)
+            case Shown(message, position):
+                self._receive(position, message.id, shown=True)
+            case Repeated(position, message_id):
+                self._receive(position, message_id, shown=False)
+            case Disconnected("garbled", detail):
+                raise Malformed(detail)
+            case Disconnected(_, detail) if "anew" in detail:
+                raise PositionRejected(f"{self.log.name}: {detail}")
+            case Disconnected():
+                self._disconnected()
+
+    def _receive(self, position: Position, message_id: str, *, shown: bool) -> None:
+        gap, self._gap = self._gap, None
+        self.log.received.append(Received(time.time(), position, sys.intern(message_id), gap, shown))

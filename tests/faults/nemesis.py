@@ -17,23 +17,14 @@ import anyio
 import anyio.to_thread
 from redis.asyncio import Redis
 
+from tests.faults import schedule
 from tests.faults.checker import Injected
 from tests.faults.proxy import Mode, Proxy
-from tests.faults.recorder import Recorder, until
+from tests.faults.recorder import Recorder
 from tests.faults.rollout import deployment, roll_out
-from tests.faults.schedule import (
-    ALL_CONNECTIONS,
-    CLOCK_BACK,
-    FIRST_SHAPE,
-    LONGEST,
-    LOSE_REPLY,
-    LOSSES,
-    RELAYS,
-    Fault,
-    Round,
-)
 from tests.processes import START_SECONDS, HelloProcess
 from tests.redis_server import RedisServer
+from tests.web.measurements import eventually
 
 # The processes of each shape, by their actors: two of everything, more than the overlays have, so that there always is
 # another relay for the clients, and a standby for the leader.
@@ -44,7 +35,7 @@ SHAPES = {
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 15.0  # from SIGTERM to the end: the drain, and the limits for clients that do not disconnect
 NEXT_ENTRY_SECONDS = 15.0  # after Redis lost its data, until a message is accepted again
-ROLLED_SECONDS = START_SECONDS + 2 * LONGEST  # until a process is ready if Redis may be away as it starts
+ROLLED_SECONDS = START_SECONDS + 2 * schedule.LONGEST  # until a process is ready if Redis may be away as it starts
 RENEWED_SECONDS = 10.0  # until both broadcasters have tried to acquire the lease, which they do every second
 BALLAST = 5000  # commands in Redis's log beside those of hello, so that it is loading for a while
 KEPT_SNAPSHOTS = 3
@@ -56,8 +47,8 @@ in_thread = anyio.to_thread.run_sync
 class Nemesis:
     """The processes of a shape, one Redis and the proxies between them, and the faults that were injected.
 
-    `processes` are those that run, the first relay first. `relays` has the ports of those that serve new clients, as a
-    Service knows them. `proxies` are named CLIENT>SERVER.
+    `processes` are those that run, the first relay first. `service` leads to any relay that serves new clients.
+    `proxies` are named CLIENT>SERVER.
     """
 
     def __init__(self, directory: Path, server: RedisServer, history: int, intervals: tuple[float, float]) -> None:
@@ -67,8 +58,7 @@ class Nemesis:
         self.injected: list[Injected] = []
         self.proxies: dict[str, Proxy] = {}
         self.processes: dict[str, HelloProcess] = {}
-        self.relays: dict[str, int] = {}
-        self.service = Proxy("page>service")  # one address for any of the relays; no fault is injected here
+        self.service = Proxy("clients>service")  # no fault is injected here
         self.replaced = 0  # processes
         self._errors: list[str] = []
         self._lost_replies = 0  # at proxies that have ended
@@ -82,6 +72,7 @@ class Nemesis:
         self._mode_of_all: Mode = "open"
         self._snapshots: list[Path] = []
         self._snapshot_count = 0
+        self._relays: dict[str, int] = {}  # the ports of those that serve new clients
         self._read: dict[str, int] = {}  # characters of each log
         self._count = 0  # processes, ever
 
@@ -98,7 +89,7 @@ class Nemesis:
                 await in_thread(self.server.start)
                 await group.start(self.service.run)
                 group.start_soon(self.recorder.run)
-                for actors in SHAPES[FIRST_SHAPE]:
+                for actors in SHAPES[schedule.FIRST_SHAPE]:
                     await self._start(actors)
                 await self.ready()
                 await self._add_ballast()
@@ -115,13 +106,13 @@ class Nemesis:
         deadline = anyio.current_time() + START_SECONDS
         for name in self.processes:
             await self._until_ready(name, deadline)
-        await until(self._has_leader, NEXT_ENTRY_SECONDS, "one of the running processes publishes")
+        await eventually(self._has_leader, "one of the running processes publishes", NEXT_ENTRY_SECONDS)
         for name in [name for name in self.proxies if not self.processes.keys() & set(name.split(">"))]:
             proxy = self.proxies.pop(name)
             proxy.end()
             self._lost_replies += proxy.lost_replies
 
-    async def inject(self, this_round: Round) -> None:
+    async def inject(self, this_round: schedule.Round) -> None:
         """Make the faults of a round, and return when they are healed."""
         names = self._names_of_roles()
         async with anyio.create_task_group() as group:
@@ -141,7 +132,7 @@ class Nemesis:
         leader = self._leader()
         standby = next(name for name in self._broadcasters() if name != leader)
         relays = [name for name in self.processes if name.startswith("relay")]
-        return {"leader": leader, "standby": standby, **dict(zip(RELAYS, relays, strict=False))}
+        return {"leader": leader, "standby": standby, **dict(zip(schedule.RELAYS, relays, strict=False))}
 
     def _broadcasters(self) -> list[str]:
         return [name for name in self.processes if name.startswith("broadcaster")]
@@ -163,8 +154,8 @@ class Nemesis:
         await self._until_ready(name, anyio.current_time() + ROLLED_SECONDS)
         if deployment(actors) == "relay":
             proxy = await self._add_proxy(f"clients>{name}", process.port)
-            self.relays[name] = proxy.port
-            self.service.targets = [*self.relays.values()]
+            self._relays[name] = proxy.port
+            self.service.targets = [*self._relays.values()]
         return name
 
     async def _add_proxy(self, name: str, port: int) -> Proxy:
@@ -175,8 +166,8 @@ class Nemesis:
 
     async def _end(self, name: str) -> None:
         """Let no new client connect to a process, terminate it, and return once it has ended."""
-        self.relays.pop(name, None)
-        self.service.targets = [*self.relays.values()]
+        self._relays.pop(name, None)
+        self.service.targets = [*self._relays.values()]
         self.replaced += 1
         with self._recorded("terminate", name):
             await self._terminate(name)
@@ -198,9 +189,9 @@ class Nemesis:
                 raise TimeoutError(f"{name} has ended, or is not ready in time")
             await anyio.sleep(0.05)  # between two checks of a process that starts
 
-    async def _inject(self, fault: Fault, target: str) -> None:
+    async def _inject(self, fault: schedule.Fault, target: str) -> None:
         await anyio.sleep(fault.start)
-        if fault.kind in LOSSES:
+        if fault.kind in schedule.LOSSES:
             with self._recorded("hold", "broadcasters"):
                 await self._lose(fault.kind)
         elif fault.kind in ("rollout", "switch"):
@@ -216,7 +207,7 @@ class Nemesis:
         yield
         self.injected[number] = Injected(kind, target, start, time.time())
 
-    async def _inject_at(self, target: str, fault: Fault) -> None:
+    async def _inject_at(self, target: str, fault: schedule.Fault) -> None:
         if target == "redis":
             await self._inject_at_redis(fault.kind, fault.seconds)
         elif target in self.processes:
@@ -229,9 +220,9 @@ class Nemesis:
             self._set_proxies(target, "open")
 
     def _set_proxies(self, target: str, mode: Mode) -> None:
-        if target == ALL_CONNECTIONS:
+        if target == schedule.ALL_CONNECTIONS:
             self._mode_of_all = mode  # of later proxies too
-        for proxy in self.proxies.values() if target == ALL_CONNECTIONS else [self.proxies[target]]:
+        for proxy in self.proxies.values() if target == schedule.ALL_CONNECTIONS else [self.proxies[target]]:
             proxy.set(mode)
 
     async def _inject_at_process(self, name: str, kind: str, seconds: float) -> None:
@@ -275,7 +266,7 @@ class Nemesis:
                 await anyio.sleep(seconds)
                 await self._configure("maxmemory", "0")
             case _:
-                assert kind == CLOCK_BACK
+                assert kind == schedule.CLOCK_BACK
                 self.server.set_clock(-int(seconds * 360))  # up to an hour
                 await anyio.sleep(seconds)
                 self.server.set_clock(0)
@@ -302,10 +293,10 @@ class Nemesis:
         leader = self.proxies[f"{self._leader()}>redis"]
         for proxy in proxies:
             if proxy is leader and kind == "redis wipe":
-                proxy.set(LOSE_REPLY, then="hold")
+                proxy.set(schedule.LOSE_REPLY, then="hold")
             else:
                 proxy.set("hold")
-        await until(lambda: leader.mode == "hold", NEXT_ENTRY_SECONDS, "the leader has published")
+        await eventually(lambda: leader.mode == "hold", "the leader has published", NEXT_ENTRY_SECONDS)
         for name in self._broadcasters():
             await self._until_renewed(name)
         await self.recorder.catch_up()

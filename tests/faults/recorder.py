@@ -2,32 +2,19 @@
 
 import sys
 import time
-from collections.abc import Callable
 from typing import cast
 
 import anyio
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from hello.message import Position
+from hello.message import ORIGIN, Position
 from tests.promises import Accepted
 from tests.redis_server import RedisServer
+from tests.web.measurements import POLL_SECONDS, eventually
 
 STREAM = "hello"
 BLOCK_MS = 500
-POLL_SECONDS = 0.02  # between two checks of a condition that has no event
-
-
-async def until(condition: Callable[[], bool], seconds: float, reason: str) -> None:
-    """Return once the condition is true.
-
-    Raises TimeoutError, which names the `reason` to wait, after so many seconds.
-    """
-    deadline = anyio.current_time() + seconds
-    while not condition():
-        if anyio.current_time() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {reason}")
-        await anyio.sleep(POLL_SECONDS)
 
 
 class Recorder:
@@ -43,7 +30,7 @@ class Recorder:
 
     @property
     def head(self) -> Position:
-        return self.entries[-1].position
+        return self.entries[-1].position if self.entries else ORIGIN
 
     async def run(self) -> None:
         """Follow the stream without end, through every outage."""
@@ -58,10 +45,7 @@ class Recorder:
     async def catch_up(self) -> None:
         """Return once everything that is in the stream now has been recorded. Redis must run."""
         kept = await self._positions(count=1)
-        await until(lambda: not kept or self._has(kept[0]), 10, f"the recorder has read up to {kept}")
-
-    def _has(self, position: Position) -> bool:
-        return bool(self.entries) and self.head >= position
+        await eventually(lambda: not kept or self.head >= kept[0], f"everything up to {kept} is recorded")
 
     async def _positions(self, count: int | None = None) -> list[Position]:
         """Return what Redis keeps now, the newest position first."""
@@ -80,7 +64,7 @@ class Recorder:
     async def next_entry(self, seconds: float) -> None:
         """Return once one more entry has been accepted."""
         count = len(self.entries)
-        await until(lambda: len(self.entries) > count, seconds, "the next message is accepted")
+        await eventually(lambda: len(self.entries) > count, "the next message is accepted", seconds)
 
     def _client(self) -> Redis:
         return Redis.from_url(
@@ -88,8 +72,7 @@ class Recorder:
         )
 
     async def _read(self, client: Redis) -> None:
-        after = str(self.head) if self.entries else "0-0"
-        reply = await client.xread({STREAM: after}, block=BLOCK_MS, count=1000)
+        reply = await client.xread({STREAM: str(self.head)}, block=BLOCK_MS, count=1000)
         for _, rows in cast("list[tuple[str, list[tuple[str, dict[str, str]]]]]", reply):
             now = time.time()
             for position, fields in rows:

@@ -10,22 +10,13 @@ from pathlib import Path
 import anyio
 
 from hello.message import Malformed
-from tests.faults.checker import (
-    CATCH_UP_SECONDS,
-    ERROR,
-    KINDS,
-    SLACK_SECONDS,
-    ClientLog,
-    Healing,
-    Measurements,
-    check,
-)
+from tests.faults.checker import CATCH_UP_SECONDS, ERROR, KINDS, SLACK_SECONDS, ClientLog, Healing, Measurements, check
 from tests.faults.clients import Behaviour, Client, PositionRejected
 from tests.faults.nemesis import Nemesis, in_thread
 from tests.faults.page import PageClient, chromium, open_page
 from tests.faults.schedule import Round
 from tests.promises import Finding
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, can_move_clocks
 
 INTERVALS = (0.05, 0.3)  # seconds between two messages
 PER_SECOND = 5.0  # messages, about, without a fault
@@ -69,11 +60,9 @@ class Report:
 class Run:
     """Goes through rounds until they end, the time is over, or there is a finding."""
 
-    def __init__(
-        self, rounds: Iterator[Round], seed: int, directory: Path, *, clients: int, history: int, movable_clock: bool
-    ) -> None:
+    def __init__(self, rounds: Iterator[Round], seed: int, directory: Path, *, clients: int, history: int) -> None:
         (directory / "redis").mkdir(parents=True)
-        server = RedisServer(directory / "redis", movable_clock=movable_clock)
+        server = RedisServer(directory / "redis", movable_clock=can_move_clocks())
         self.report = Report(seed)
         self._rounds = rounds
         self._nemesis = Nemesis(directory, server, history, INTERVALS)
@@ -83,7 +72,7 @@ class Run:
         self._clients = [
             Client(
                 f"client-{number}",
-                self._nemesis.relays,
+                self._nemesis.service.port,
                 sse=number % SSE_EVERY == 0,
                 behaviour=BEHAVIOURS[number % len(BEHAVIOURS)],
                 history_seconds=history / PER_SECOND,

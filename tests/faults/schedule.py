@@ -95,7 +95,7 @@ class Round:
         return f"round {self.number}: " + "; ".join(map(str, self.faults))
 
 
-def schedule(seed: int, kinds: Collection[str] = tuple(KINDS), *, singly_first: bool) -> Iterator[Round]:
+def rounds(seed: int, kinds: Collection[str] = tuple(KINDS), *, singly_first: bool) -> Iterator[Round]:
     """Yield rounds without end: every kind comes once, or twice if it has many targets, and then every kind again.
 
     With `singly_first` each kind comes by itself at first; all other rounds have one to three faults.
