@@ -1,4 +1,4 @@
-"""A hub that our server serves, without channel and relay, and its clients, all in the event loop of a test.
+"""A hub that is served over each transport, without channel and relay, and its clients, in the event loop of a test.
 
 It must not know what a test checks.
 """
@@ -8,12 +8,16 @@ import json
 import socket
 import struct
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
+import pytest
+import uvicorn
+from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.hub import Hub
@@ -143,6 +147,50 @@ class Client(asyncio.Protocol):
         self.transport.write(raw.frame(raw.CLOSE, raw.close_payload(1000)))
 
 
+class EventsClient(Client):
+    """The same over server-sent events, in the chunks of HTTP/1.1 (RFC 9112, section 7.1)."""
+
+    status = 200
+    _events = b""  # of which the last one is not complete
+
+    @staticmethod
+    def opening(query: str, *fields: str) -> bytes:
+        return raw.request(f"/events{query}", *fields)
+
+    def answered(self, answer: raw.Answer) -> None:
+        assert (answer.one("content-type") or "").startswith("text/event-stream")
+        assert answer.one("cache-control") == "no-store, no-transform"
+        super().answered(answer)
+
+    def parse(self) -> None:
+        while b"\r\n" in self.buffer:
+            length, _, rest = self.buffer.partition(b"\r\n")
+            size = int(length, 16)
+            if len(rest) < size + 2:
+                return
+            self._events += rest[:size]
+            del self.buffer[: len(length) + size + 4]
+            self._parse_events()
+            if size == 0:
+                assert self.closed_with is not None, "the events ended without `retry`"
+                self.transport.close()
+
+    def _parse_events(self) -> None:
+        *events, self._events = self._events.split(b"\n\n")
+        for event in events:
+            assert self.closed_with is None, f"after `retry`: {event!r}"
+            fields = dict(line.split(b": ", 1) for line in event.split(b"\n"))
+            if b"retry" in fields:
+                self.closed_with = int(fields[b"retry"])
+            else:
+                self.add_frame(fields[b"data"])
+                position = self.frames[-1].get("position", self.frames[-1].get("start"))
+                assert fields.get(b"id", b"").decode() == (position or ""), "the id is where a client resumes"
+
+    def send_close(self) -> None:
+        self.transport.close()
+
+
 class Relay:
     """A hub that is served, its clients, and what each client is to receive. Message n has the position n-0."""
 
@@ -251,18 +299,49 @@ class Relay:
         await eventually(lambda: len(self.hub) == count, f"{count} clients")
 
 
+async def serve_stock(app: ASGIApp, stop: anyio.Event, *, listener: Any, task_status: TaskStatus[None]) -> None:
+    """Serve the app by uvicorn as it is, without pings, whose time-out is shorter than ours."""
+    config = uvicorn.Config(
+        app, http="httptools", ws="websockets-sansio", ws_ping_interval=None, lifespan="off", log_config=None
+    )
+    stock_server = uvicorn.Server(config)
+    running = asyncio.create_task(stock_server.serve(sockets=[listener]))
+    task_status.started()
+    try:
+        await stop.wait()
+    finally:
+        stock_server.should_exit = True
+        with anyio.CancelScope(shield=True):
+            await running
+
+
+# A WebSocketConnection on our server, a WebSocket with a task that sends on a stock uvicorn, and server-sent events.
+TRANSPORTS: Mapping[str, Mapping[str, Any]] = {
+    "websocket": {"client": Client, "serve": server.serve},
+    "asgi": {"client": Client, "serve": serve_stock},
+    "events": {"client": EventsClient, "serve": server.serve},
+}
+each_transport = pytest.mark.parametrize(
+    ("transport", "anyio_backend"),
+    [("websocket", "asyncio"), ("websocket", "uvloop"), ("asgi", "uvloop"), ("events", "uvloop")],
+    indirect=["anyio_backend"],
+)
+
+
+def end_of(transport: str, code: int) -> int:
+    """Return what `Client.closed_with` is to be: events have no close codes, but a time (ms) to reconnect after."""
+    return 500 if transport == "events" else code
+
+
 @asynccontextmanager
 async def served(
-    *,
-    client: type[Client] = Client,
-    serve: Callable[..., Any] = server.serve,
-    history: int = 10_000,
-    max_clients: int = 100,
+    transport: str = "websocket", *, history: int = 10_000, max_clients: int = 100
 ) -> AsyncIterator[Relay]:
-    """Serve a relay for clients of this class; in the end its clients disconnect, and it forgets all of them."""
-    relay = Relay(client, history, max_clients)
+    """Serve a relay over this transport; in the end its clients disconnect, and it forgets all of them."""
+    relay = Relay(TRANSPORTS[transport]["client"], history, max_clients)
     relay.hub.set_loaded()
-    async with serving(public_app(relay.hub, allowed_origins=[FRIEND]), relay.listener, serve):
+    app = public_app(relay.hub, allowed_origins=[FRIEND])
+    async with serving(app, relay.listener, TRANSPORTS[transport]["serve"]):
         try:
             yield relay
         finally:

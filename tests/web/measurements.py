@@ -7,9 +7,9 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import anyio
 
@@ -67,13 +67,12 @@ def until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) ->
     return time.monotonic() - start
 
 
-async def eventually(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> float:
-    """Wait for a condition while the event loop runs, and return how many seconds that took."""
+async def eventually(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+    """Wait for a condition while the event loop runs."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < seconds, f"{what}: not within {seconds:g} s"
         await anyio.sleep(POLL_SECONDS)
-    return time.monotonic() - start
 
 
 class Observer:
@@ -85,8 +84,7 @@ class Observer:
 
     def __init__(self, process: HelloProcess) -> None:
         self.worst_delay = 0.0
-        self.positions: list[str] = []
-        self._process = process
+        self.count = 0  # messages
         self._client = Client(process.port)
         self._client.receive(TEXT)  # the welcome: every later message is pending for this client
         self._leaving = threading.Event()
@@ -104,32 +102,24 @@ class Observer:
 
     def wait_for(self, count: int, seconds: float = 60.0) -> None:
         """Return once so many more messages have arrived."""
-        goal = len(self.positions) + count
+        goal = self.count + count
 
         def arrived() -> bool:
             if self._failure is not None:
                 raise self._failure
-            return len(self.positions) >= goal
+            return self.count >= goal
 
         until(arrived, f"{count} more messages", seconds)
 
-    def missed_nothing(self) -> bool:
-        """Return True if the messages that arrived are those that the relay keeps; the process must be running."""
-        seen = list(self.positions)
-        assert seen, "no message arrived"
-        with Client(self._process.port, f"/ws?last={len(seen) + 100}") as second:
-            kept: list[str] = []
-            for message in _messages(second, SECONDS):
-                kept.append(message["position"])
-                if message["position"] == seen[-1]:
-                    break
-        return seen[-len(kept) :] == kept[-len(seen) :]
-
     def _observe(self) -> None:
         try:
-            for message in _messages(self._client, 600):
-                self.worst_delay = max(self.worst_delay, time.time() - message["relayed_at"] / 1000)
-                self.positions.append(message["position"])
+            for received in self._client.frames(600):
+                assert received.opcode != CLOSE, f"closed with {received.code}"
+                fields = json.loads(received.payload)
+                assert fields["type"] != "gap", fields
+                if fields["type"] == "message":
+                    self.worst_delay = max(self.worst_delay, time.time() - fields["relayed_at"] / 1000)
+                    self.count += 1
                 if self._leaving.is_set():
                     return
             raise AssertionError("the observer's connection has ended")
@@ -137,19 +127,10 @@ class Observer:
             self._failure = error
 
 
-def _messages(client: Client, seconds: float) -> Iterator[dict[str, Any]]:
-    for received in client.frames(seconds):
-        assert received.opcode != CLOSE, f"closed with {received.code}"
-        fields = json.loads(received.payload)
-        assert fields["type"] != "gap", fields
-        if fields["type"] == "message":
-            yield fields
-
-
 class Abuse:
     """Checks that the abuse in its `with` block costs little.
 
-    Memory grows by at most `megabytes`, an observer misses no message, and no connection is left afterwards.
+    Memory grows by at most `megabytes`, an observer is sent no gap, and no connection is left afterwards.
     """
 
     def __init__(self, process: MeasuredProcess, name: str, megabytes: float = 20) -> None:
@@ -180,7 +161,6 @@ class Abuse:
                 self.observer.wait_for(20)
                 grown = self._process.peak() - self._before
                 self.wait_for_end()
-                assert self.observer.missed_nothing()
                 record(f"{self._name}: memory, MB", f"{grown:.1f}")
                 record(f"{self._name}: the observer's worst delay, s", f"{self.observer.worst_delay:.3f}")
                 assert grown < self._megabytes

@@ -30,21 +30,12 @@ class Frame(NamedTuple):
 
 
 def frame(
-    opcode: int,
-    payload: bytes = b"",
-    *,
-    fin: bool = True,
-    reserved: int = 0,
-    masked: bool = True,
-    length: int | None = None,
+    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, length: int | None = None
 ) -> bytes:
-    """Return a frame of a client, which is valid by default.
-
-    `reserved` are the three bits after FIN (4 is RSV1), and `length` is the declared length of the payload.
-    """
+    """Return a frame of a client, which is valid by default; `length` is the declared length of the payload."""
     declared = len(payload) if length is None else length
     mask_bit = 0x80 if masked else 0
-    head = bytes([(0x80 if fin else 0) | reserved << 4 | opcode])
+    head = bytes([(0x80 if fin else 0) | opcode])
     if declared < 126:
         head += bytes([mask_bit | declared])
     elif declared < 1 << 16:
@@ -85,11 +76,7 @@ def decode(buffer: bytearray) -> Iterator[Frame]:
 
 
 def request(
-    path: str | bytes = "/ws",
-    *fields: str | bytes,
-    method: str = "GET",
-    version: str = "1.1",
-    host: str | None = "127.0.0.1",
+    path: str | bytes, *fields: str | bytes, method: str = "GET", version: str = "1.1", host: str | None = "127.0.0.1"
 ) -> bytes:
     """Return the head of a request with Host and these fields (`"Origin: http://x"`)."""
     lines = [

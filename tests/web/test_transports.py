@@ -1,41 +1,26 @@
-"""Each transport keeps the same promises: a WebSocketConnection, a WebSocket by a task, and server-sent events.
+"""Each transport keeps the same promises, over real sockets: see `each_transport`."""
 
-The tests use real sockets, and feed the hub directly, without channel and relay. Transports:
-
-    websocket   a WebSocketConnection, on our server
-    asgi        a WebSocket with a task that sends, on a stock uvicorn
-    events      server-sent events, on our server
-"""
-
-import asyncio
 import os
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+import random
 
 import anyio
 import anyio.lowlevel
 import pytest
-import uvicorn
-from anyio.abc import TaskStatus
-from starlette.types import ASGIApp
 
 from hello.message import now_ms
 from hello.web import stream, websocket
-from tests.web import inprocess, raw
+from tests.web import raw
 from tests.web.conftest import Clock
-from tests.web.inprocess import FRIEND, Client, Relay, number_of
+from tests.web.inprocess import FRIEND, LITTLE, Client, EventsClient, Relay, each_transport, end_of, served
 from tests.web.measurements import count_descriptors, eventually
 
 pytestmark = pytest.mark.usefixtures("no_errors")
 
 LONG = "x" * 4000
+BURST = "x" * 1500  # a message, of which a burst takes several writes
+WALKERS, STEPS = 40, 400
+PINGS = 80  # on one connection, at most: a hundred frames a minute are allowed
 
-each_transport = pytest.mark.parametrize(
-    ("transport", "anyio_backend"),
-    [("websocket", "asyncio"), ("websocket", "uvloop"), ("asgi", "uvloop"), ("events", "uvloop")],
-    indirect=["anyio_backend"],
-)
 each_transport_with_clock = pytest.mark.parametrize(
     ("transport", "anyio_backend"),
     [("websocket", "asyncio"), ("asgi", "asyncio"), ("events", "asyncio")],
@@ -43,80 +28,113 @@ each_transport_with_clock = pytest.mark.parametrize(
 )
 
 
-class EventsClient(Client):
-    """The same over server-sent events, in the chunks of HTTP/1.1 (RFC 9112, section 7.1)."""
+class Walker:
+    """A client over all its connections, one after the other: it resumes after the last message."""
 
-    status = 200
-    _events = b""  # of which the last one is not complete
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._connections: list[Client] = []
 
-    @staticmethod
-    def opening(query: str, *fields: str) -> bytes:
-        return raw.request(f"/events{query}", *fields)
+    @property
+    def connection(self) -> Client | None:
+        """The last connection, or None if the client has left it."""
+        return None if not self._connections or self._connections[-1].left else self._connections[-1]
 
-    def answered(self, answer: raw.Answer) -> None:
-        assert (answer.one("content-type") or "").startswith("text/event-stream")
-        assert answer.one("cache-control") == "no-store, no-transform"
-        super().answered(answer)
+    @property
+    def last(self) -> int:
+        """The number of the last message that it has received, or 0."""
+        return next((each.numbers[-1] for each in reversed(self._connections) if each.numbers), 0)
 
-    def parse(self) -> None:
-        while b"\r\n" in self.buffer:
-            length, _, rest = self.buffer.partition(b"\r\n")
-            size = int(length, 16)
-            if len(rest) < size + 2:
-                return
-            self._events += rest[:size]
-            del self.buffer[: len(length) + size + 4]
-            self._parse_events()
-            if size == 0:
-                assert self.closed_with is not None, "the events ended without `retry`"
-                self.transport.close()
+    def received(self) -> list[int]:
+        """Return the numbers of the messages that it has received."""
+        return [number for each in self._connections for number in each.numbers]
 
-    def _parse_events(self) -> None:
-        *events, self._events = self._events.split(b"\n\n")
-        for event in events:
-            assert self.closed_with is None, f"after `retry`: {event!r}"
-            fields = dict(line.split(b": ", 1) for line in event.split(b"\n"))
-            if b"retry" in fields:
-                self.closed_with = int(fields[b"retry"])
-            else:
-                self.add_frame(fields[b"data"])
-                position = self.frames[-1].get("position", self.frames[-1].get("start"))
-                assert fields.get(b"id", b"").decode() == (position or ""), "the id is where a client resumes"
-
-    def send_close(self) -> None:
-        self.transport.close()
+    async def connect(self, early: bytes = b"", *, cut: int = 0, reading: bool = True) -> Client:
+        query = f"?after={self.last}-0"
+        self._connections.append(await self._relay.connect(query, early=early, cut=cut, reading=reading))
+        return self._connections[-1]
 
 
-async def serve_stock(app: ASGIApp, stop: anyio.Event, *, listener: Any, task_status: TaskStatus[None]) -> None:
-    """Serve the app by uvicorn as it is, without pings, whose time-out is shorter than ours."""
-    config = uvicorn.Config(
-        app, http="httptools", ws="websockets-sansio", ws_ping_interval=None, lifespan="off", log_config=None
-    )
-    stock_server = uvicorn.Server(config)
-    running = asyncio.create_task(stock_server.serve(sockets=[listener]))
-    task_status.started()
-    try:
-        await stop.wait()
-    finally:
-        stock_server.should_exit = True
-        with anyio.CancelScope(shield=True):
-            await running
+async def step(relay: Relay, walkers: list[Walker], draw: random.Random) -> None:
+    """Do one random step of the relay or of a client."""
+    walker = draw.choice(walkers)
+    connection = walker.connection
+    kinds = ("publish", "append", "status", "beat", "pause", "resume", "ping", "leave", "join", "join", "settle")
+    match draw.choice(kinds):
+        case "publish":
+            relay.publish(*["x" * draw.choice((1, 100, 1500))] * draw.randint(1, 30))
+        case "append":
+            relay.append("x" * draw.randint(1, 1500))
+        case "status":
+            relay.hub.feed.set_channel_up(draw.random() < 0.5)
+            relay.publish(*[BURST] * draw.choice((0, 1, 20)))  # several polls for one notification
+        case "beat":
+            relay.beat()
+        case "settle" if draw.random() < 0.5:
+            relay.hub.notify_all()
+            reading = [each for each in walkers if each.connection is not None and each.connection.reading]
+            await eventually(
+                lambda: all(each.last == relay.number for each in reading), "those that read have everything"
+            )
+        case "join" if connection is None:
+            early = raw.frame(raw.TEXT, b"hello?") + raw.frame(raw.PONG)
+            early *= relay.client is Client and draw.random() < 0.5
+            joined = await walker.connect(early, cut=draw.choice((0, 1, 40)), reading=draw.random() < 0.8)
+            if draw.random() < 0.2:
+                joined.leave(draw.choice(("close", "end", "reset")))
+        case "pause" if connection is not None:
+            connection.pause()
+        case "resume" if connection is not None:
+            connection.resume()
+        case "ping" if connection is not None and relay.client is Client and len(connection.pings) < PINGS:
+            connection.transport.write(connection.ping(draw.randint(1, 5)))
+        case "leave" if connection is not None:
+            connection.leave(draw.choice(("close", "end", "reset")))
+    for _ in range(draw.choice((0, 0, 1, 2, 5))):
+        await anyio.lowlevel.checkpoint()
 
 
-TRANSPORTS: Mapping[str, Mapping[str, Any]] = {
-    "websocket": {},
-    "asgi": {"serve": serve_stock},
-    "events": {"client": EventsClient},
-}
-
-
-def served(transport: str, **limits: Any) -> AbstractAsyncContextManager[Relay]:
-    return inprocess.served(**TRANSPORTS[transport], **limits)
-
-
-def end_of(transport: str, code: int) -> int:
-    """Return what `Client.closed_with` is to be: events have no close codes, but a time (ms) to reconnect after."""
-    return 500 if transport == "events" else code
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("transport", "anyio_backend"),
+    [("websocket", "asyncio"), ("websocket", "uvloop"), ("events", "uvloop")],
+    indirect=["anyio_backend"],
+)
+async def test_random_walk_delivers_each_message_once(transport: str, seed: int) -> None:
+    """Clients that pause, leave and resume receive every message once and in order, every pong, and 1012 at the end."""
+    draw = random.Random(seed)
+    async with served(transport, history=100_000) as relay:
+        if seed % 2:
+            relay.set_send_buffer(LITTLE)
+        walkers = [Walker(relay) for _ in range(WALKERS)]
+        for _ in range(STEPS):
+            await step(relay, walkers, draw)
+        last = [walker.connection or await walker.connect() for walker in walkers]
+        for connection in last:
+            draw.choice((connection.pause, connection.resume))()
+        for _ in range(20):
+            relay.publish(*[BURST] * draw.randint(0, 10))
+            await anyio.lowlevel.checkpoint()
+        await relay.until_clients(WALKERS)
+        head = relay.number
+        async with anyio.create_task_group() as group:
+            group.start_soon(relay.hub.drain, draw.choice((0, 0.3)))
+            for connection in last:
+                relay.publish("x" * 100)
+                await anyio.lowlevel.checkpoint()
+                connection.resume()
+            await eventually(lambda: all(connection.ended for connection in last), "all are closed", 60)
+        await relay.hub.empty.wait()
+    for connection in last:
+        assert connection.closed_with == end_of(transport, 1012)
+        assert connection.error is None
+        assert connection.pongs == connection.pings
+    for connection in relay.clients:
+        assert "gap" not in connection.types()
+        assert not connection.frames or relay.check(connection) == 0
+    for walker in walkers:
+        assert walker.received() == [*range(1, walker.last + 1)]
+        assert walker.last >= head
 
 
 async def ends_with(kind: str, *clients: Client) -> None:
@@ -152,32 +170,6 @@ async def test_frames_have_the_documented_fields(transport: str, monkeypatch: py
     ]
     assert len(times) == 3
     assert all(type(each) is int and start <= each <= now_ms() for each in times)
-
-
-@each_transport
-async def test_no_seam_between_history_and_live(transport: str) -> None:
-    """Clients that resume from each position, or ask for each number of messages, while messages are published."""
-    async with served(transport) as relay, anyio.create_task_group() as group:
-        relay.publish(*(f"kept {number}" for number in range(20)))
-        opened: list[tuple[Client, int, int]] = []
-
-        async def join(query: str, number: int) -> None:
-            head = relay.number
-            opened.append((await relay.open(query), head, number))
-
-        for number in range(21):
-            group.start_soon(join, f"?after={number}-0", number)
-            group.start_soon(join, f"?last={number}", number)
-        with anyio.fail_after(raw.SECONDS):
-            while len(opened) < 42:
-                await anyio.lowlevel.checkpoint()
-                relay.publish("live")
-        relay.publish("the last")
-        assert await relay.gaps_of() == [0] * 42
-        for client, head, number in opened:
-            if client.after is None:  # counted from the head at some moment between its request and its welcome
-                assert head - number < client.numbers[0] <= number_of(client.frames[0]["head"]) - number + 1
-        assert relay.gaps() == 0
 
 
 @each_transport
@@ -266,35 +258,6 @@ async def test_slowly_reading_client_is_kept(transport: str, clock: Clock) -> No
         slow.resume()
         assert await relay.gaps_of() == [0]
         assert slow.closed_with is None
-
-
-@each_transport
-async def test_drain_sends_what_is_pending_and_closes(transport: str) -> None:
-    """A drain closes with 1012 after the last message, waits for slow clients alone, and refuses new clients."""
-    async with served(transport) as relay:
-        relay.publish(*(LONG for _ in range(200)))
-        quick = [await relay.open(f"?last={number}") for number in range(0, 200, 20)]
-        slow = [await relay.open("?after=0-0", reading=False) for _ in range(3)]
-        await relay.all_have(*quick[1:])
-        await relay.until_slow(3)
-        relay.append(*(LONG for _ in range(20)))
-        pending = relay.number
-        async with anyio.create_task_group() as group:
-            group.start_soon(relay.hub.drain, 0.3)
-            await eventually(lambda: any(client.closed_with for client in quick), "the first is closed")
-            assert await refusal(relay) == unavailable(transport, 1, "this relay is stopping")
-            relay.publish("during the drain")
-        await eventually(lambda: all(client.ended for client in quick), "the quick clients are closed")
-        assert len(relay.hub) == len(slow)
-        assert not relay.hub.empty.is_set()
-        for client in slow:
-            client.resume()
-        await eventually(lambda: all(client.ended for client in slow), "the slow clients are closed")
-        with anyio.fail_after(raw.SECONDS):
-            await relay.hub.empty.wait()
-        assert {client.closed_with for client in relay.clients} == {end_of(transport, 1012)}
-        assert await relay.gaps_of(*slow) == [0, 0, 0]
-        assert {(relay.check(client), client.numbers[-1] >= pending) for client in quick} == {(0, True)}
 
 
 @each_transport

@@ -1,7 +1,6 @@
 """WebSocketConnections and their caught-up group over real sockets, in one event loop with the clients."""
 
 import asyncio
-import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,124 +15,18 @@ from hello.message import Entry, Message, Position
 from hello.metrics import Metrics
 from hello.web import http_protocol, websocket
 from tests.web.conftest import Clock
-from tests.web.inprocess import LITTLE, Client, Relay, served
+from tests.web.inprocess import LITTLE, Relay, served
 from tests.web.measurements import eventually
-from tests.web.raw import CLOSE, PONG, TEXT, close_payload, connect, frame, handshake, request
+from tests.web.raw import CLOSE, close_payload, connect, frame, handshake, request
 
 pytestmark = pytest.mark.usefixtures("no_errors")
 
 LONG = "x" * 1500  # a message, of which a burst takes several writes
-WALKERS, STEPS = 40, 400
-PINGS = 80  # on one connection, at most: a hundred frames a minute are allowed
 SETTLED_SECONDS = 0.5  # blocked, until no byte is in flight to a client that does not read
 STALLED_SECONDS = 65.0  # more than the 30 without progress after which a client is closed
 
 on_both_loops = pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-
-
-class Walker:
-    """A client over all its connections, one after the other: it resumes after the last message."""
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self._connections: list[Client] = []
-
-    @property
-    def connection(self) -> Client | None:
-        """The last connection, or None if the client has left it."""
-        return None if not self._connections or self._connections[-1].left else self._connections[-1]
-
-    @property
-    def last(self) -> int:
-        """The number of the last message that it has received, or 0."""
-        return next((each.numbers[-1] for each in reversed(self._connections) if each.numbers), 0)
-
-    def received(self) -> list[int]:
-        """Return the numbers of the messages that it has received."""
-        return [number for each in self._connections for number in each.numbers]
-
-    async def connect(self, early: bytes = b"", *, cut: int = 0, reading: bool = True) -> Client:
-        query = f"?after={self.last}-0"
-        self._connections.append(await self._relay.connect(query, early=early, cut=cut, reading=reading))
-        return self._connections[-1]
-
-
-async def step(relay: Relay, walkers: list[Walker], draw: random.Random) -> None:
-    """Do one random step of the relay or of a client."""
-    walker = draw.choice(walkers)
-    connection = walker.connection
-    kinds = ("publish", "append", "status", "beat", "pause", "resume", "ping", "leave", "join", "join", "settle")
-    match draw.choice(kinds):
-        case "publish":
-            relay.publish(*["x" * draw.choice((1, 100, 1500))] * draw.randint(1, 30))
-        case "append":
-            relay.append("x" * draw.randint(1, 1500))
-        case "status":
-            relay.hub.feed.set_channel_up(draw.random() < 0.5)
-            relay.publish(*[LONG] * draw.choice((0, 1, 20)))  # several polls for one notification
-        case "beat":
-            relay.beat()
-        case "settle" if draw.random() < 0.5:
-            relay.hub.notify_all()
-            reading = [each for each in walkers if each.connection is not None and each.connection.reading]
-            await eventually(
-                lambda: all(each.last == relay.number for each in reading), "those that read have everything"
-            )
-        case "join" if connection is None:
-            early = frame(TEXT, b"hello?") + frame(PONG) if draw.random() < 0.5 else b""
-            joined = await walker.connect(early, cut=draw.choice((0, 1, 40)), reading=draw.random() < 0.8)
-            if draw.random() < 0.2:
-                joined.leave(draw.choice(("close", "end", "reset")))
-        case "pause" if connection is not None:
-            connection.pause()
-        case "resume" if connection is not None:
-            connection.resume()
-        case "ping" if connection is not None and len(connection.pings) < PINGS:
-            connection.transport.write(connection.ping(draw.randint(1, 5)))
-        case "leave" if connection is not None:
-            connection.leave(draw.choice(("close", "end", "reset")))
-    for _ in range(draw.choice((0, 0, 1, 2, 5))):
-        await anyio.lowlevel.checkpoint()
-
-
-@on_both_loops
-@pytest.mark.parametrize("seed", range(4))
-async def test_random_walk_delivers_each_message_once(seed: int) -> None:
-    """Clients that pause, leave and resume receive every message once and in order, every pong, and 1012 at the end."""
-    draw = random.Random(seed)
-    async with served(history=100_000) as relay:
-        if seed % 2:
-            relay.set_send_buffer(LITTLE)
-        walkers = [Walker(relay) for _ in range(WALKERS)]
-        for _ in range(STEPS):
-            await step(relay, walkers, draw)
-        last = [walker.connection or await walker.connect() for walker in walkers]
-        for connection in last:
-            draw.choice((connection.pause, connection.resume))()
-        for _ in range(20):
-            relay.publish(*[LONG] * draw.randint(0, 10))
-            await anyio.lowlevel.checkpoint()
-        await relay.until_clients(WALKERS)
-        head = relay.number
-        async with anyio.create_task_group() as group:
-            group.start_soon(relay.hub.drain, draw.choice((0, 0.3)))
-            for connection in last:
-                relay.publish("x" * 100)
-                await anyio.lowlevel.checkpoint()
-                connection.resume()
-            await eventually(lambda: all(connection.ended for connection in last), "all are closed", 60)
-        await relay.hub.empty.wait()
-    for connection in last:
-        assert connection.closed_with == 1012
-        assert connection.error is None
-        assert connection.pongs == connection.pings
-    for connection in relay.clients:
-        assert "gap" not in connection.types()
-        assert not connection.frames or relay.check(connection) == 0
-    for walker in walkers:
-        assert walker.received() == [*range(1, walker.last + 1)]
-        assert walker.last >= head
 
 
 @on_both_loops
@@ -288,15 +181,16 @@ async def test_abort_timer_ends_with_the_connection(monkeypatch: pytest.MonkeyPa
     for module in (websocket, http_protocol):
         monkeypatch.setattr(module, "ABORT_SECONDS", limit)
     monkeypatch.setattr("hello.hub.SLOW_SECONDS", 0)
+    close = close_payload(1000)
     opening, ending, last = {
-        "/ws": (handshake, frame(CLOSE, close_payload(1000)), frame(CLOSE, close_payload(1000), masked=False)),
-        "/events": (request, request("/"), b"HTTP/1.1 429 "),
+        "/ws": (handshake("/ws?after=0-0"), frame(CLOSE, close), frame(CLOSE, close, masked=False)),
+        "/events": (request("/events?after=0-0"), request("/"), b"HTTP/1.1 429 "),
     }[path]
     async with served() as relay:
         relay.set_send_buffer(LITTLE)
         relay.append(*[LONG] * 400)
         async with await anyio.connect_tcp("127.0.0.1", relay.port) as stream:
-            await stream.send(opening(f"{path}?after=0-0"))
+            await stream.send(opening)
             await relay.until_slow()
             closed_at = anyio.current_time()
             await stream.send(ending)
