@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import cast
@@ -22,9 +23,9 @@ from tests.faults.checker import Injected
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.recorder import Recorder
 from tests.faults.rollout import deployment, roll_out
-from tests.processes import START_SECONDS, HelloProcess
+from tests.processes import START_SECONDS
 from tests.redis_server import RedisServer
-from tests.web.measurements import eventually
+from tests.web.measurements import MeasuredProcess, eventually
 
 # The processes of each shape, by their actors: two of everything, more than the overlays have, so that there always is
 # another relay for the clients, and a standby for the leader.
@@ -57,7 +58,7 @@ class Nemesis:
         self.recorder = Recorder(server, history)
         self.injected: list[Injected] = []
         self.proxies: dict[str, Proxy] = {}
-        self.processes: dict[str, HelloProcess] = {}
+        self.processes: dict[str, MeasuredProcess] = {}
         self.service = Proxy("clients>service")  # no fault is injected here
         self.replaced = 0  # processes
         self._errors: list[str] = []
@@ -142,11 +143,11 @@ class Nemesis:
         self._count += 1
         name = f"{actors.replace(',', '-')}-{self._count}"
         proxy = await self._add_proxy(f"{name}>redis", self.server.port)
-        process = self.processes[name] = HelloProcess(
+        process = self.processes[name] = MeasuredProcess(
             self.directory / f"{name}.log",
             actors=actors,
             instance=name,
-            channel=f"redis://127.0.0.1:{proxy.port}",
+            channel=proxy.url,
             **self._settings,
         )
         self._read[name] = 0
@@ -208,36 +209,46 @@ class Nemesis:
         self.injected[number] = Injected(kind, target, start, time.time())
 
     async def _inject_at(self, target: str, fault: schedule.Fault) -> None:
-        if target == "redis":
-            await self._inject_at_redis(fault.kind, fault.seconds)
-        elif target in self.processes:
-            await self._inject_at_process(target, fault.kind, fault.seconds)
-        elif fault.kind == "reset":
-            self.proxies[target].reset()
-        else:
-            self._set_proxies(target, cast("Mode", fault.kind.removesuffix(" all")))
-            await anyio.sleep(fault.seconds)
-            self._set_proxies(target, "open")
+        server, seconds = self.server, fault.seconds
+        match fault.kind:
+            case "reset":
+                self.proxies[target].reset()
+            case "pause":
+                self.processes[target].signal(signal.SIGSTOP)
+                await anyio.sleep(seconds)
+                self.processes[target].signal(signal.SIGCONT)
+            case "kill" | "terminate":
+                await (in_thread(self.processes[target].kill) if fault.kind == "kill" else self._terminate(target))
+                await anyio.sleep(seconds)
+                self.processes[target].launch()
+            case "redis kill" | "redis terminate":
+                await in_thread(server.kill if fault.kind == "redis kill" else server.stop)
+                await anyio.sleep(seconds)
+                await in_thread(server.start)
+            case "redis pause":
+                server.pause()
+                await anyio.sleep(seconds)
+                server.resume()
+            case "redis loading":
+                await self._load_for(seconds)
+            case "redis out of memory":
+                await self._configure("maxmemory", "1")
+                await anyio.sleep(seconds)
+                await self._configure("maxmemory", "0")
+            case schedule.CLOCK_BACK:
+                server.set_clock(-int(seconds * 360))  # up to an hour
+                await anyio.sleep(seconds)
+                server.set_clock(0)
+            case mode:
+                self._set_proxies(target, cast("Mode", mode.removesuffix(" all")))
+                await anyio.sleep(seconds)
+                self._set_proxies(target, "open")
 
     def _set_proxies(self, target: str, mode: Mode) -> None:
         if target == schedule.ALL_CONNECTIONS:
             self._mode_of_all = mode  # of later proxies too
         for proxy in self.proxies.values() if target == schedule.ALL_CONNECTIONS else [self.proxies[target]]:
             proxy.set(mode)
-
-    async def _inject_at_process(self, name: str, kind: str, seconds: float) -> None:
-        process = self.processes[name]
-        if kind == "pause":
-            process.signal(signal.SIGSTOP)
-            await anyio.sleep(seconds)
-            process.signal(signal.SIGCONT)
-            return
-        if kind == "kill":
-            await in_thread(process.kill)
-        else:
-            await self._terminate(name)
-        await anyio.sleep(seconds)
-        process.launch()
 
     async def _terminate(self, name: str) -> None:
         process = self.processes[name]
@@ -248,28 +259,6 @@ class Nemesis:
         except TimeoutExpired:
             self._errors.append(f"{name} had not ended {STOP_SECONDS:g} s after SIGTERM")
             await in_thread(process.kill)
-
-    async def _inject_at_redis(self, kind: str, seconds: float) -> None:
-        match kind:
-            case "redis kill" | "redis terminate":
-                await in_thread(self.server.kill if kind == "redis kill" else self.server.stop)
-                await anyio.sleep(seconds)
-                await in_thread(self.server.start)
-            case "redis pause":
-                self.server.pause()
-                await anyio.sleep(seconds)
-                self.server.resume()
-            case "redis loading":
-                await self._load_for(seconds)
-            case "redis out of memory":
-                await self._configure("maxmemory", "1")
-                await anyio.sleep(seconds)
-                await self._configure("maxmemory", "0")
-            case _:
-                assert kind == schedule.CLOCK_BACK
-                self.server.set_clock(-int(seconds * 360))  # up to an hour
-                await anyio.sleep(seconds)
-                self.server.set_clock(0)
 
     async def _load_for(self, seconds: float) -> None:
         """Restart Redis so that it loads its data for about so long, and answers with LOADING meanwhile."""
@@ -315,16 +304,13 @@ class Nemesis:
 
     async def _until_renewed(self, name: str) -> None:
         """Return once this broadcaster has had a reply about the lease, and with it the newest position."""
-        since = time.time()
-        deadline = anyio.current_time() + RENEWED_SECONDS
-        while True:
-            metrics = await in_thread(self.processes[name].metrics)
-            age = metrics['hello_channel_last_reply_age_seconds{actor="broadcaster"}']
-            if time.time() - age > since + 0.5:  # well after the calls that were under way as the hold began
-                return
-            if anyio.current_time() > deadline:
-                raise TimeoutError(f"{name} has had no reply about the lease for {RENEWED_SECONDS:g} s")
-            await anyio.sleep(0.1)  # between two checks of the metrics of another process
+        well_after = time.time() + 0.5  # the calls that were under way as the hold began
+        age = partial(self.processes[name].metric, 'hello_channel_last_reply_age_seconds{actor="broadcaster"}')
+        with anyio.fail_after(RENEWED_SECONDS):
+            while True:
+                if time.time() - await in_thread(age) > well_after:
+                    return
+                await anyio.sleep(0.1)  # between two checks of the metrics of another process
 
     async def take_snapshot(self) -> None:
         """Copy what is on Redis's disk; a restore brings the oldest of the last few copies back."""
@@ -355,8 +341,6 @@ class Nemesis:
             await client.config_set(name, value)
 
     async def _add_ballast(self) -> None:
+        script = f"for number = 1, {BALLAST} do redis.call('SET', 'ballast', number) end"
         async with Redis.from_url(self.server.url, socket_timeout=30, protocol=2) as client:
-            pipe = client.pipeline(transaction=False)
-            for number in range(BALLAST):
-                pipe.set("ballast", number)
-            await pipe.execute()
+            await client.eval(script, 0)

@@ -58,6 +58,11 @@ class Proxy:
         self._changed = anyio.Event()
         self._connections: set[_Connection] = set()
 
+    @property
+    def url(self) -> str:
+        """The URL of the Redis behind the proxy."""
+        return f"redis://127.0.0.1:{self.port}"
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `end`; started once it listens."""
         try:

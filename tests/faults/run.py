@@ -152,12 +152,10 @@ class Run:
         self.report.counts = {
             "messages accepted": len(accepted),
             "of them lost or trimmed": sum(entry.removed_at is not None for entry in accepted),
-            "clients, with the page": len(logs),
-            "connections": sum(log.connections for log in logs),
             "messages received": len(received),
             "of them by the page": len(page.log.received),
-            "not shown again": sum(not message.shown for message in received),
             "gaps reported": sum(message.gap is not None for message in received),
+            "connections": sum(log.connections for log in logs),
             "replies lost": self._nemesis.lost_replies,
             "processes replaced": self._nemesis.replaced,
         }

@@ -1,15 +1,16 @@
 """What the proxy does to a connection, seen from both of its ends."""
 
-import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from redis import Redis
 
-from hello.channel import Channel, ChannelLost, open_channel
+from hello.channel import ChannelLost, open_channel
 from hello.testing.conformance import make_message
 from tests.faults.proxy import Proxy, proxy_to
 from tests.redis_server import RedisServer
@@ -23,60 +24,37 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class End(NamedTuple):
-    """One end of a connection."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-
 class Proxied:
-    """A proxy with its clients, before a server that accepts and sends nothing by itself."""
+    """A proxy, and the sockets at both of its ends; the server sends nothing by itself."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, listener: socket.socket, stack: ExitStack) -> None:
         self.proxy = proxy
-        self.accepted: asyncio.Queue[End] = asyncio.Queue()
-        self.ends: list[End] = []
+        self._listener = listener
+        self._stack = stack
 
-    async def accept(self, *streams: Any) -> None:
-        self.ends.append(End(*streams))
-        self.accepted.put_nowait(self.ends[-1])
+    def connect(self) -> socket.socket:
+        """Return the client's end of a new connection."""
+        address = ("127.0.0.1", self.proxy.port)
+        return self._stack.enter_context(socket.create_connection(address, LIMIT_SECONDS))
 
-    async def connect(self) -> End:
-        self.ends.append(End(*await asyncio.open_connection("127.0.0.1", self.proxy.port)))
-        return self.ends[-1]
+    async def accept(self) -> socket.socket:
+        """Return the server's end of the next connection."""
+        connection, _ = await anyio.to_thread.run_sync(self._listener.accept)
+        connection.settimeout(LIMIT_SECONDS)
+        return self._stack.enter_context(connection)
 
-    async def connect_through(self) -> tuple[End, End]:
+    async def connect_through(self) -> tuple[socket.socket, socket.socket]:
         """Return both ends of a new connection."""
-        return await self.connect(), await self.accepted.get()
-
-    async def is_refused(self) -> bool:
-        try:
-            await self.connect()
-        except ConnectionRefusedError:
-            return True
-        return False
+        return self.connect(), await self.accept()
 
 
 @asynccontextmanager
 async def proxied() -> AsyncIterator[Proxied]:
-    server = await asyncio.start_server(lambda *streams: around.accept(*streams), "127.0.0.1", 0)
-    async with proxy_to(server.sockets[0].getsockname()[1]) as proxy:
-        around = Proxied(proxy)
-        with anyio.fail_after(LIMIT_SECONDS):
-            yield around
-    server.close()
-    for end in around.ends:
-        end.writer.transport.abort()
-
-
-@asynccontextmanager
-async def proxied_channel(server: RedisServer) -> AsyncIterator[tuple[Proxy, Channel]]:
-    async with (
-        proxy_to(server.port) as proxy,
-        open_channel(f"redis://127.0.0.1:{proxy.port}", history=10) as channel,
-    ):
-        yield proxy, channel
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.settimeout(LIMIT_SECONDS)
+        async with proxy_to(listener.getsockname()[1]) as proxy:
+            yield Proxied(proxy, listener, stack)
 
 
 @pytest.fixture(name="around")
@@ -85,21 +63,33 @@ async def _around() -> AsyncIterator[Proxied]:
         yield around
 
 
+async def receive(end: socket.socket, count: int) -> bytes:
+    """Return so many bytes, or less before an end."""
+    received = b""
+    while len(received) < count and (data := await anyio.to_thread.run_sync(end.recv, count - len(received))):
+        received += data
+    return received
+
+
 async def settle() -> None:
     """Let everything pass that would pass by now: bytes through another proxy there and back, twice."""
     async with proxied() as other:
         client, server = await other.connect_through()
         for _ in range(2):
-            client.writer.write(b"?")
-            server.writer.write(await server.reader.readexactly(1))
-            await client.reader.readexactly(1)
+            client.sendall(b"?")
+            server.sendall(await receive(server, 1))
+            await receive(client, 1)
 
 
-async def is_silent(end: End) -> bool:
-    """True if nothing has come that was not read, not even an end."""
-    with anyio.move_on_after(0) as nothing:
-        await end.reader.read(1)
-    return nothing.cancelled_caught
+async def is_silent(end: socket.socket) -> bool:
+    """Return True if nothing has come that was not read, not even an end."""
+    await settle()
+    end.setblocking(False)
+    with suppress(BlockingIOError):
+        end.recv(1)
+        return False
+    end.settimeout(LIMIT_SECONDS)
+    return True
 
 
 @pytest.mark.parametrize("how", ["cut", "reset"])
@@ -109,51 +99,49 @@ async def test_cut_and_reset(around: Proxied, how: str) -> None:
     around.proxy.set("cut") if how == "cut" else around.proxy.reset()
     for end in ends:
         with pytest.raises(ConnectionResetError):
-            await end.reader.read()
+            await receive(end, 1)
     if how == "cut":
-        assert await around.is_refused()
+        with pytest.raises(ConnectionRefusedError):
+            around.connect()
         around.proxy.set("open")
-    while await around.is_refused():
-        await anyio.lowlevel.checkpoint()
-    around.ends[-1].writer.write(b"again")
-    assert await (await around.accepted.get()).reader.readexactly(5) == b"again"
+        await settle()
+    client, server = await around.connect_through()
+    client.sendall(b"again")
+    assert await receive(server, 5) == b"again"
 
 
 async def test_hang(around: Proxied) -> None:
     """A proxy that hangs accepts connections and passes nothing on, not even an end, until it is open again."""
     client, server = await around.connect_through()
     around.proxy.set("hang")
-    client.writer.write(b"late")
-    client.writer.close()
-    (await around.connect()).writer.write(b"later")
-    await settle()
+    client.sendall(b"late")
+    client.close()
+    later = around.connect()
+    later.sendall(b"later")
     assert await is_silent(server)
-    assert around.accepted.empty()
     around.proxy.set("open")
-    assert await server.reader.read() == b"late"
-    assert await (await around.accepted.get()).reader.readexactly(5) == b"later"
+    assert await receive(server, 5) == b"late"
+    assert await receive(await around.accept(), 5) == b"later"
 
 
 async def test_delay(around: Proxied) -> None:
     """Everything comes later, and in order."""
     client, server = await around.connect_through()
     around.proxy.set("delay")
-    client.writer.write(b"one")
-    await settle()
+    client.sendall(b"one")
     assert await is_silent(server)
-    client.writer.write(b"two")
-    assert await server.reader.readexactly(6) == b"onetwo"
+    client.sendall(b"two")
+    assert await receive(server, 6) == b"onetwo"
 
 
 async def test_slice(around: Proxied) -> None:
     """Everything comes in slices, and in order."""
     client, server = await around.connect_through()
     around.proxy.set("slice")
-    sent = bytes(range(256)) * 4
-    client.writer.write(sent)
-    received = b""
+    sent, received = bytes(range(256)) * 4, b""
+    client.sendall(sent)
     while len(received) < len(sent):
-        part = await server.reader.read(len(sent))
+        part = await anyio.to_thread.run_sync(server.recv, len(sent))
         assert len(part) < len(sent)
         received += part
     assert received == sent
@@ -161,7 +149,7 @@ async def test_slice(around: Proxied) -> None:
 
 async def test_lose_reply(redis_server: RedisServer) -> None:
     """One publish is executed without a reply; other calls and later publishes get theirs."""
-    async with proxied_channel(redis_server) as (proxy, channel):
+    async with proxy_to(redis_server.port) as proxy, open_channel(proxy.url, history=10) as channel:
         with Redis.from_url(redis_server.url) as direct:
             proxy.set("lose reply")
             assert await channel.acquire("test")
@@ -175,7 +163,7 @@ async def test_lose_reply(redis_server: RedisServer) -> None:
 
 async def test_hold(redis_server: RedisServer) -> None:
     """A publish that is held is never executed, while the lease is acquired."""
-    async with proxied_channel(redis_server) as (proxy, channel):
+    async with proxy_to(redis_server.port) as proxy, open_channel(proxy.url, history=10) as channel:
         await channel.publish(make_message(1))
         proxy.set("hold")
 
