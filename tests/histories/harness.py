@@ -62,7 +62,9 @@ class Client:
             self._may_connect = anyio.Event()
             self._visit.cancel()
 
-    def resume(self) -> None:
+    def resume(self, relay: int = 0) -> None:
+        """Connect again, to this relay."""
+        self.next_relay = relay
         self._may_connect.set()
 
     def reload(self) -> None:
@@ -285,24 +287,6 @@ class Harness:
         """The backend is restored, and nobody who publishes knows what it has lost; every relay has read that."""
         self.backend.restore(known=not self.checker.all_have_everything(process.instance for process in self._relays()))
 
-    def reload(self, client: int) -> None:
-        self.clients[client].reload()
-
-    def refuse_position(self, client: int) -> None:
-        self.clients[client].refuse_position()
-
-    def cut_after_welcome(self, client: int) -> None:
-        self.clients[client].cut_after_welcome()
-
-    def leave(self, client: int) -> None:
-        self.clients[client].leave()
-
-    def resume(self, client: int, relay: int) -> None:
-        self.clients[client].next_relay = relay
-        self.clients[client].resume()
-
-    def lag(self, client: int) -> None:
-        self.clients[client].lag()
-
-    def catch_up(self, client: int) -> None:
-        self.clients[client].catch_up()
+    def client(self, number: int, step: str, *arguments: object) -> None:
+        """Call a method of a client: one of those between its `__init__` and `run`."""
+        getattr(self.clients[number], step)(*arguments)

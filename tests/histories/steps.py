@@ -31,10 +31,10 @@ _ONE_OR_ALL = (None, *_PROCESSES)
 _FAULTS = [
     [Step("cut", (process,)) for process in _ONE_OR_ALL],
     [Step("heal", (process,)) for process in _ONE_OR_ALL],
-    [Step("leave", (client,)) for client in range(CLIENTS)],
-    [Step("resume", (client, relay)) for client in range(CLIENTS) for relay in range(3)],
-    [Step("lag", (client,)) for client in range(CLIENTS)],
-    [Step("catch_up", (client,)) for client in range(CLIENTS)],
+    [Step("client", (client, "leave")) for client in range(CLIENTS)],
+    [Step("client", (client, "resume", relay)) for client in range(CLIENTS) for relay in range(3)],
+    [Step("client", (client, "lag")) for client in range(CLIENTS)],
+    [Step("client", (client, "catch_up")) for client in range(CLIENTS)],
     [Step("kill", (process,)) for process in _PROCESSES],
     [Step("stop", (process,)) for process in _PROCESSES],
     [Step("stop_relay_of", (client,)) for client in range(CLIENTS)],
@@ -47,7 +47,8 @@ _FAULTS = [
     [Step("backend.wipe")],
     [Step("backend.save")],
     [Step("backend.restore"), Step("restore_unknown")],
-    [Step(name, (client,)) for name in ("reload", "refuse_position", "cut_after_welcome") for client in range(CLIENTS)],
+    [Step("client", (client, name)) for name in ("reload", "refuse_position") for client in range(CLIENTS)],
+    [Step("client", (client, "cut_after_welcome")) for client in range(CLIENTS)],
 ]
 FAULTS = st.one_of(*map(st.sampled_from, _FAULTS))
 
