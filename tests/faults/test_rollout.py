@@ -15,58 +15,47 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
 
-class Record:
-    """Processes by number, with their actors; a start takes a second, and a drain longer."""
-
-    def __init__(self, *actors: str) -> None:
-        self.steps: list[str] = []
-        self.ready: dict[int, str] = dict(enumerate(actors))
-        self.draining = 0
-        self._count = len(actors)
-
-    async def start(self, actors: str) -> int:
-        await anyio.sleep(1)
-        self._count += 1
-        self.ready[self._count] = actors
-        self.steps.append(f"+{actors}")
-        return self._count
-
-    async def end(self, process: int) -> None:
-        actors = self.ready.pop(process)
-        self.steps.append(f"-{actors}")
-        self.draining += 1
-        await anyio.sleep(1.5)
-        self.draining -= 1
-
-    async def roll_out(self, *wanted: str, surge: int = ALL) -> None:
-        await roll_out(dict(self.ready), wanted, start=self.start, end=self.end, surge=surge)
-        assert sorted(self.ready.values()) == sorted(wanted)
-        assert not self.draining, "it has returned before the old processes ended"
-
-    def of(self, name: str) -> list[str]:
-        return [step for step in self.steps if deployment(step[1:]) == name]
+RELAYS, BOTH = ["relay", "relay"], "broadcaster,relay"
 
 
-@pytest.mark.parametrize(("surge", "steps"), [(ALL, "+relay +relay -relay -relay"), (1, "+relay -relay " * 2)])
-async def test_surge(surge: int, steps: str) -> None:
+@pytest.mark.parametrize(
+    ("old", "wanted", "surge", "relays", "broadcasters"),
+    [
+        pytest.param(RELAYS, RELAYS, ALL, ["+relay", "+relay", "-relay", "-relay"], [], id="all at once"),
+        pytest.param(RELAYS, RELAYS, 1, ["+relay", "-relay", "+relay", "-relay"], [], id="one by one"),
+        # The second relay and the broadcaster end first.
+        pytest.param(
+            *(SHAPES["split"], SHAPES["combined"], ALL, ["-relay", f"+{BOTH}", "-relay"], ["-broadcaster"]),
+            id="switch to combined",
+        ),
+        # A second old process starts first, so that there are up to three broadcasters at once.
+        pytest.param(
+            *(SHAPES["combined"], SHAPES["split"], ALL),
+            *([f"+{BOTH}", "+relay", "+relay", f"-{BOTH}", f"-{BOTH}"], ["+broadcaster"]),
+            id="switch to split",
+        ),
+    ],
+)
+async def test_order(old: list[str], wanted: list[str], surge: int, relays: list[str], broadcasters: list[str]) -> None:
     """The new processes start at once, or so many at a time; each is ready before an old one is terminated."""
-    record = Record("relay", "relay")
-    await record.roll_out("relay", "relay", surge=surge)
-    assert record.steps == steps.split()
+    running, steps, draining = dict(enumerate(old)), list[str](), 0
 
+    async def start(actors: str) -> int:
+        await anyio.sleep(1)
+        steps.append(f"+{actors}")
+        process = len(old) + len(steps)
+        running[process] = actors
+        return process
 
-async def test_switch_to_combined() -> None:
-    """The second relay and the broadcaster end first."""
-    record = Record(*SHAPES["split"])
-    await record.roll_out(*SHAPES["combined"])
-    assert record.of("relay") == ["-relay", "+broadcaster,relay", "-relay"]
-    assert record.of("broadcaster") == ["-broadcaster"]
+    async def end(process: int) -> None:
+        nonlocal draining
+        steps.append(f"-{running.pop(process)}")
+        draining += 1
+        await anyio.sleep(1.5)
+        draining -= 1
 
-
-async def test_switch_to_split() -> None:
-    """A second old process starts first, so that there are up to three broadcasters at once."""
-    record = Record(*SHAPES["combined"])
-    await record.roll_out(*SHAPES["split"])
-    both = "broadcaster,relay"
-    assert record.of("relay") == [f"+{both}", "+relay", "+relay", f"-{both}", f"-{both}"]
-    assert record.of("broadcaster") == ["+broadcaster"]
+    await roll_out(dict(running), wanted, start=start, end=end, surge=surge)
+    assert sorted(running.values()) == sorted(wanted)
+    assert not draining, "it has returned before the old processes ended"
+    assert [step for step in steps if deployment(step[1:]) == "relay"] == relays
+    assert [step for step in steps if deployment(step[1:]) == "broadcaster"] == broadcasters
