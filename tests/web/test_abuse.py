@@ -87,20 +87,6 @@ def test_floods_cost_no_memory(process: MeasuredProcess, openings: list[bytes], 
         abuse.wait_for_end()
 
 
-def test_unfinished_messages_cost_little(process: MeasuredProcess) -> None:
-    """Three hundred clients that sent 4,000 of 4,096 bytes, in one frame or in fragments, and do not read."""
-    with Abuse(process, "unfinished messages (300)") as abuse, ExitStack() as stack:
-        clients = [stack.enter_context(Client(process.port, receive_buffer=LITTLE)) for _ in range(300)]
-        until(lambda: process.metric("hello_slow_clients") >= len(clients), "they stall", 60)
-        abuse.measure_from_now()
-        for number, client in enumerate(clients):
-            if number % 2:
-                client.send(frame(BINARY, b"x" * 4000, length=4096))
-            else:
-                client.send(frame(TEXT, b"x" * 100, fin=False), frame(CONTINUATION, b"x" * 100, fin=False) * 39)
-        abuse.observer.wait_for(100)
-
-
 def test_heads_are_not_kept() -> None:
     """Four hundred streams whose requests had a head of nearly 16 KiB: nothing of it is kept for a stream's life."""
     fields = [f"x{number:03}: {'y' * 140}" for number in range(98)]

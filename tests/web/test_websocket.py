@@ -52,30 +52,6 @@ def unsent(relay: Relay) -> int:
     return max(connection.transport.get_write_buffer_size() for connection in connections)
 
 
-@on_both_loops
-async def test_stalled_client_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that never read gets one write and its pongs; all other messages stay in the log."""
-    monkeypatch.setattr("hello.hub.SLOW_SECONDS", 0)
-    async with served() as relay:
-        relay.append(*["x" * 4000] * 300)
-        for number in range(40):
-            before = relay.number
-            # For one of these sizes the kernel takes a whole write, and not the pongs after it.
-            relay.set_send_buffer(LITTLE + 1024 * number)
-            client = await relay.connect("?after=0-0", pings=30, reading=False)
-            await relay.until_slow()
-            for _ in range(60):
-                relay.publish("x")
-                await anyio.lowlevel.checkpoint()
-            assert (relay.metric("hello_client_lag_messages") or 0) > before - 30
-            if number % 10 == 0:
-                client.resume()
-                await relay.all_have(client)
-                assert client.pongs == client.pings
-            client.leave("reset")
-            await relay.until_clients(0)
-
-
 class Before(asyncio.Protocol):
     """The server's protocol of a connection before it is handed over."""
 
