@@ -47,8 +47,9 @@ FOREIGN = [
     *((origin, "hello.test") for origin in STRANGERS),
     *(("http://hello.test:8001", "hello.test:8000"), ("http://hello.test", "hello.test:8000")),
     *(("https://hello.test", "hello.test:80"), ("http://hello.test", None), ("http://", ""), ("http://.", ".")),
-    *(("http://[::1].", "[::1]"), ("http://hello.test.:8001", "hello.test:8000"), ("http://hello.test:1", "hello.test:")),
-    *(("http://www.hello.test:8000", "hello.test"), ("https://friend.example.:8443", "hello.test")),
+    *(("http://[::1].", "[::1]"), ("http://hello.test.:8001", "hello.test:8000")),
+    *(("http://hello.test:1", "hello.test:"), ("http://www.hello.test:8000", "hello.test")),
+    ("https://friend.example.:8443", "hello.test"),
 ]
 
 
