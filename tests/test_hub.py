@@ -68,3 +68,15 @@ async def test_client_ahead_of_its_relay(hub: Hub) -> None:
         assert kinds(client) == []
     hub.append(entry(4, 3))
     assert kinds(client) == ["4"]
+
+
+@pytest.mark.parametrize("start", [0, 3, Position(1, 0)])
+async def test_drain_before_the_channel_is_read(start: Position | int) -> None:
+    """A client of a relay that has not read its channel yet is owed the welcome alone, and is drained after that."""
+    hub = Hub(history=1000, instance="relay-1", max_clients=10, metrics=Metrics())
+    client = joined(hub, start)
+    hub.append(entry(2, 1))
+    await hub.drain(0)
+    assert not client.drained
+    assert kinds(client) == ["welcome"]
+    assert client.drained
