@@ -17,7 +17,8 @@ from typing import Any
 import anyio
 from starlette.types import ASGIApp
 
-from hello.channel import Unsupported, open_channel
+from hello.channel import Unsupported
+from hello.channel.urls import open_channel
 from hello.printable import printable, printable_json
 from hello.settings import ConfigError, Settings, add_flags, load, name_of
 from hello.signals import end_by, handling_stop

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hello.frames import BEAT, Frame, Start, gap_frame, message_frame, status_frame, welcome_frame
+from hello.frames import BEAT, Frame, gap_frame, message_frame, status_frame, welcome_frame
 from hello.log import Log
 from hello.message import ORIGIN, Entry, Gap, Position, now_ms, with_gaps
 
@@ -153,9 +153,10 @@ class Feed:
 
     def includes(self, sent: Cursor, end: Cursor) -> bool:
         """Return True if a client at `sent` was sent all that one at `end` was; before `set_loaded` no messages."""
-        if sent.status < end.status or sent.beat < end.beat:
-            return False
-        return self._loaded is None or self._resolve(sent.position) >= self._resolve(end.position)
+        # Statuses and beats are sent together, so that a cursor with more of one has not fewer of the other.
+        if sent[1:] < end[1:] or self._loaded is None:
+            return sent[1:] >= end[1:]
+        return self._resolve(sent.position) >= self._resolve(end.position)
 
     def poll(self, cursor: Cursor) -> Pending | None:
         """Return what comes after the cursor, or None: status and beat first, then messages of about BLOCK_BYTES."""
@@ -173,12 +174,11 @@ class Feed:
     def _status_and_beat(self, cursor: Cursor) -> Pending:
         frames, position, start = [], cursor.position, None
         if self._loaded is not None and cursor.status < self._loaded:
-            position = self._resolve(position)
-            start = Start(position, self.head)
+            position = start = self._resolve(position)
         if cursor.status == 0:
-            frames.append(welcome_frame(relay=self._instance, channel=self._channel, start=start))
+            frames.append(welcome_frame(relay=self._instance, channel=self._channel, start=start, head=self.head))
         elif cursor.status != self.caught_up.status:
-            frames.append(status_frame(channel=self._channel, since=self._since, start=start))
+            frames.append(status_frame(channel=self._channel, since=self._since, start=start, head=self.head))
         if cursor.beat != self.caught_up.beat:
             frames.append(BEAT)
         end = self.caught_up._replace(position=position)

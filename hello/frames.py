@@ -15,19 +15,13 @@ class Frame(NamedTuple):
     resume: Position | None = None  # where a client that has this frame resumes; None: where it did before
 
 
-class Start(NamedTuple):
-    """Where the stream of one client starts, and up to where its messages are not live."""
-
-    start: Position  # the stream has all messages after it; a client that has no message yet resumes here
-    head: Position | None  # the newest position; None if the channel is empty
-
-
-def welcome_frame(*, relay: str, channel: str, start: Start | None) -> Frame:
+def welcome_frame(*, relay: str, channel: str, start: Position | None, head: Position | None) -> Frame:
     """Return the first frame of a stream.
 
-    `channel` is `up` or `down`; `start` is None if this relay has not read its channel yet.
+    `channel` is `up` or `down`. The stream has all messages after `start`: a client that has no message yet resumes
+    there. It is None if this relay has not read its channel yet. `head` is the newest position, None if there is none.
     """
-    return _frame("welcome", start and start.start, relay=relay, channel=channel, **_fields(start))
+    return _frame("welcome", start, relay=relay, channel=channel, **_ends(start, head))
 
 
 def message_frame(entry: Entry, *, relay: str, relayed_at: int) -> Frame:
@@ -51,16 +45,16 @@ def gap_frame(gap: Gap) -> Frame:
     return _frame("gap", after=str(gap.after), before=str(gap.before))
 
 
-def status_frame(*, channel: str, since: int, start: Start | None = None) -> Frame:
+def status_frame(*, channel: str, since: int, start: Position | None, head: Position | None) -> Frame:
     """Return the frame that reports the channel as `up` or `down`.
 
-    `since` is UNIX time in milliseconds; `start` is for a client whose welcome had none.
+    `since` is UNIX time in milliseconds. `start` and `head` are for a client whose welcome had none.
     """
-    return _frame("status", start and start.start, channel=channel, since=since, **_fields(start))
+    return _frame("status", start, channel=channel, since=since, **_ends(start, head))
 
 
-def _fields(start: Start | None) -> dict[str, str | None]:
-    return {} if start is None else {"start": str(start.start), "head": None if start.head is None else str(start.head)}
+def _ends(start: Position | None, head: Position | None) -> dict[str, str | None]:
+    return {} if start is None else {"start": str(start), "head": None if head is None else str(head)}
 
 
 def _frame(kind: str, resume: Position | None = None, **fields: object) -> Frame:

@@ -71,11 +71,6 @@ class Client(Subscriber):
         """
         return self.drain_end is not None and self.hub.feed.includes(self.cursor, self.drain_end)
 
-    @property
-    def lag(self) -> int:
-        """How many messages come after its cursor."""
-        return self.hub.feed.count_after(self.cursor)
-
 
 class Hub:
     """All clients of one relay, and the feed that they poll."""
@@ -92,22 +87,12 @@ class Hub:
         # same round has an equal cursor and can join.
         self._subscribers: dict[Subscriber, None] = {}
         metrics.clients.set_function(lambda: len(self))
-        metrics.slow_clients.set_function(lambda: len(self._slow_clients()))
+        metrics.slow_clients.set_function(lambda: len(self._slow_cursors()))
         # A client that is not slow gets its pending frames within a second, so that its lag is of no interest.
-        metrics.lag.set_function(lambda: max((client.lag for client in self._slow_clients()), default=0))
+        metrics.lag.set_function(lambda: max(map(self.feed.count_after, self._slow_cursors()), default=0))
 
     def __len__(self) -> int:
         return len(self._clients)
-
-    @property
-    def head(self) -> Position | None:
-        """The newest position that this relay has read; None before the first."""
-        return self.feed.head
-
-    @property
-    def end(self) -> Position | None:
-        """Up to where this relay has read, see `Feed.end`."""
-        return self.feed.end
 
     def append(self, entry: Entry) -> RelayedEntry | None:
         """Append to the feed, see `Feed.append`. No client is notified yet: see `notify_all`."""
@@ -192,6 +177,6 @@ class Hub:
         """Add to the number of gaps that clients were sent."""
         self._metrics.gaps.labels("client").inc(count)
 
-    def _slow_clients(self) -> list[Client]:
+    def _slow_cursors(self) -> list[Cursor]:
         limit = anyio.current_time() - SLOW_SECONDS
-        return [each for each in self._clients if each.blocked_since is not None and each.blocked_since < limit]
+        return [each.cursor for each in self._clients if each.blocked_since is not None and each.blocked_since < limit]

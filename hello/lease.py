@@ -5,7 +5,6 @@ import uuid
 from contextlib import suppress
 
 import anyio
-from anyio.abc import TaskStatus
 
 from hello.backoff import Backoff
 from hello.broadcaster import Publisher
@@ -38,12 +37,12 @@ class Lease(Publisher):
         """True if this process may publish, as far as it knows: the channel itself decides at each publish."""
         return self._leader.is_set()
 
-    async def renew(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def renew(self) -> None:
         """Acquire the lease and renew it, without an end.
 
-        The task has started once the channel has replied, whether or not this process is the leader then.
+        `status` has started once the channel has replied, whether or not this process is the leader then.
         """
-        backoff, started = Backoff(), False
+        backoff = Backoff()
         while True:
             try:
                 acquired = await self._acquire()
@@ -53,16 +52,14 @@ class Lease(Publisher):
                 await backoff.wait()
                 continue
             self.status.replied()
-            if acquired is not self.is_leader or not started:
+            if acquired is not self.is_leader or not self.status.ready.is_set():
                 log.info("broadcaster: %s", "is the leader" if acquired else "waits, another broadcaster is the leader")
             if acquired and not self.is_leader:
                 self._leader_since = anyio.current_time()
                 self._leader.set()
             elif not acquired:
                 self._step_down()
-            if not started:
-                started = True
-                task_status.started()
+            self.status.started()
             await anyio.sleep(RENEW_SECONDS)
 
     async def leader(self) -> float:

@@ -19,9 +19,6 @@ class Log(Generic[E]):
         self._count = 0
         self._positions: dict[str, Position] = {}  # by message id
 
-    def __len__(self) -> int:
-        return len(self._ring)
-
     @property
     def head(self) -> Position | None:
         """The position of the newest entry; None if the log has never had an entry."""

@@ -88,25 +88,6 @@ class Message:
         """Return the message as a JSON object without spaces."""
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Message":
-        """Read the output of `to_json`.
-
-        Raises Malformed if the text is not a JSON object with exactly the fields of a message.
-        """
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise Malformed(f"a message is a JSON object: {error}") from error
-        if not isinstance(fields, dict):
-            raise Malformed(f"a message is a JSON object, not {type(fields).__name__}")
-        if fields.keys() != _MESSAGE_FIELDS:
-            raise Malformed(f"a message has the fields {sorted(_MESSAGE_FIELDS)}, not {sorted(fields)}")
-        return cls(**fields)
-
-
-_MESSAGE_FIELDS = frozenset(Message.__annotations__)
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:

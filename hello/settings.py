@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from hello.channel import DEFAULT_STREAM, SCHEMES
+from hello.channel.urls import DEFAULT_STREAM, SCHEMES
 
 PREFIX = "HELLO_"
 ActorName = Literal["broadcaster", "relay"]  # each has its row in `system.run`, and nothing else names them all

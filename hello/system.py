@@ -103,7 +103,7 @@ async def run(
                     nonlocal lease
                     lease = Lease(channel, settings.instance, metrics)
                     statuses["broadcaster"] = lease.status
-                    broadcasters.start_soon(partial(lease.renew, task_status=lease.status))
+                    broadcasters.start_soon(lease.renew)
                     broadcasters.start_soon(_run_broadcaster, settings, lease)
 
                 # Every actor has its row here, in the order of their start. None waits for the channel for long: a
@@ -139,7 +139,7 @@ async def run(
 
 async def _run_relay(channel: Channel, hub: Hub, status: ChannelStatus, metrics: Metrics) -> None:
     with _failures_raised("relay", relay):
-        async with aclosing(follow(channel, lambda: hub.head, status, hub.feed.set_high_watermark)) as batches:
+        async with aclosing(follow(channel, lambda: hub.feed.head, status, hub.feed.set_high_watermark)) as batches:
             await relay(batches, hub, metrics=metrics, task_status=status)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 import trio.testing
+from anyio.abc import TaskGroup
 
 from hello.broadcaster import Publisher
 from hello.channel import LEASE_SECONDS, ChannelLost
@@ -77,13 +78,19 @@ async def pair() -> Pair:
     return Pair()
 
 
+async def renewing(group: TaskGroup, lease: Lease) -> None:
+    """Let the lease be renewed, and return once the channel has replied."""
+    group.start_soon(lease.renew)
+    await lease.status.ready.wait()
+
+
 async def test_leader(pair: Pair) -> None:
     """The first is the leader at once, the second after the release; each learns since when it is the leader."""
     began = anyio.current_time()
     async with anyio.create_task_group() as group:
-        await group.start(pair.one.renew)
+        await renewing(group, pair.one)
         assert await pair.one.leader() == began
-        await group.start(pair.two.renew)
+        await renewing(group, pair.two)
         with anyio.move_on_after(HOUR) as waiting:
             await pair.two.leader()
         assert waiting.cancelled_caught
@@ -100,10 +107,10 @@ async def test_leader(pair: Pair) -> None:
 async def test_paused_past_the_lease(pair: Pair) -> None:
     """A leader that was paused past its lease is fenced: its message is dropped, and it steps down."""
     async with anyio.create_task_group() as paused:
-        await paused.start(pair.one.renew)
+        await renewing(paused, pair.one)
         paused.cancel_scope.cancel()
     async with anyio.create_task_group() as group:
-        await group.start(pair.two.renew)
+        await renewing(group, pair.two)
         with anyio.fail_after(LEASE_SECONDS + RENEW_SECONDS):
             await pair.two.leader()
         assert pair.one.is_leader
@@ -117,7 +124,7 @@ async def test_paused_past_the_lease(pair: Pair) -> None:
 async def test_message_survives_outage(pair: Pair) -> None:
     """A message is retried through an outage of any length, and accepted if no other holder is the leader."""
     async with anyio.create_task_group() as group:
-        await group.start(pair.one.renew)
+        await renewing(group, pair.one)
         pair.connections[0].cut()
         group.cancel_scope.cancel()
     async with anyio.create_task_group() as group:
@@ -130,7 +137,7 @@ async def test_message_survives_outage(pair: Pair) -> None:
 async def test_expired_lease_costs_no_message(pair: Pair) -> None:
     """A lease that expired between two messages is acquired again, if no other holder has it."""
     async with anyio.create_task_group() as group:
-        await group.start(pair.one.renew)
+        await renewing(group, pair.one)
         pair.connections[0].cut()
         await anyio.sleep(HOUR)
         group.cancel_scope.cancel()
@@ -144,7 +151,7 @@ async def test_evicted_lease_costs_no_message() -> None:
     channel = EvictingChannel(MemoryChannel(100))
     lease = Lease(channel, "a", Metrics())
     async with anyio.create_task_group() as group:
-        await group.start(lease.renew)
+        await renewing(group, lease)
         for number in range(5):
             channel.evictions = number
             assert await lease.publish(str(number)) is not None
@@ -184,8 +191,8 @@ async def test_new_leader_after_outage(pair: Pair, accepted: bool) -> None:
         position.append(await pair.one.publish("first"))
 
     async with anyio.create_task_group() as group:
-        await group.start(pair.one.renew)
-        await group.start(pair.two.renew)
+        await renewing(group, pair.one)
+        await renewing(group, pair.two)
         if accepted:
             connection.lose_reply = True
         else:

@@ -45,8 +45,8 @@ def test_malformed_position(text: str) -> None:
 
 @given(messages)
 def test_message_round_trip(message: Message) -> None:
-    """A message reads its own JSON."""
-    assert Message.from_json(message.to_json()) == message
+    """The JSON of a message has all its fields, whatever characters they have."""
+    assert Message(**json.loads(message.to_json())) == message
 
 
 def test_message_json() -> None:
@@ -78,23 +78,15 @@ def test_new_message() -> None:
         ({"sent_at": True}, "milliseconds"),
         ({"sent_at": "1"}, "milliseconds"),
         ({"sent_at": MAX_TIME + 1}, "milliseconds"),
-        ({"more": 1}, "has the fields"),
     ],
 )
 def test_malformed_message(change: dict[str, object], error: str) -> None:
     """A field of another type or length is refused, and the error names it."""
     with pytest.raises(Malformed, match=error):
-        Message.from_json(json.dumps(GOOD | change))
+        Message(**(GOOD | change))  # type: ignore[arg-type]  # wrong types are what this is about
 
 
 def test_last_moment() -> None:
     """The last moment that a page can show is accepted; a page would refuse a whole frame with a later one."""
     assert MAX_TIME == 8.64e15
-    assert Message.from_json(json.dumps(GOOD | {"sent_at": MAX_TIME})).sent_at == MAX_TIME
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "1", '"x"', "null", b"\xff", "{}"])
-def test_no_message(text: str | bytes) -> None:
-    """Anything but a JSON object is refused."""
-    with pytest.raises(Malformed, match="message"):
-        Message.from_json(text)
+    assert Message("1", "Hello world", "b-1", MAX_TIME).sent_at == MAX_TIME

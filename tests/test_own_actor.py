@@ -18,8 +18,8 @@ import yaml
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from hello.channel import open_channel
 from hello.channel.memory import MemoryChannel
+from hello.channel.urls import open_channel
 from hello.message import Message, Position
 from hello.settings import ConfigError, load
 from hello.testing import Client, Closed, CuttableChannel, running

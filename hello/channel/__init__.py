@@ -20,14 +20,10 @@ leave    leaving a subscription frees everything that it held, on error and canc
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from hello.message import Entry, Message, Position
-
-SCHEMES = ("memory", "redis", "rediss")  # of the URLs that `open_channel` accepts
-DEFAULT_STREAM = "hello"
 
 HEARTBEAT_SECONDS = 2.0  # between two batches of a quiet subscription: an empty batch proves that the backend replies
 # A leader that died blocks the others for so long. A living one renews every second, and may be two seconds late.
@@ -116,30 +112,3 @@ class Channel(Protocol):
         Raises ChannelLost on entering and on iterating.
         """
         ...
-
-
-@asynccontextmanager
-async def open_channel(
-    url: str, *, history: int, password: str | None = None, stream: str = DEFAULT_STREAM
-) -> AsyncIterator[Channel]:
-    """Open the channel of this URL, which keeps `history` entries (at least 1); leaving the context closes it.
-
-    Channels with the same URL and the same `stream` are one. In memory each channel is one of its own, and `password`
-    and `stream` have no effect. A name with braces would put the keys into several hash slots of a Redis Cluster.
-
-    Opening does not need the backend to be there: the first publish or subscribe connects to it.
-
-    Raises ValueError if the scheme is not one of SCHEMES.
-    """
-    match urlsplit(url).scheme:
-        case "memory":
-            from hello.channel.memory import MemoryChannel
-
-            yield MemoryChannel(history)
-        case "redis" | "rediss":
-            from hello.channel.redis import open_redis  # imported here, so that only a user of Redis loads its client
-
-            async with open_redis(url, history=history, password=password, stream=stream) as channel:
-                yield channel
-        case scheme:
-            raise ValueError(f"no channel for {scheme!r}: give one of {', '.join(f'{known}://' for known in SCHEMES)}")

@@ -28,7 +28,7 @@ class MemoryChannel:
             return known  # also to a process without the lease: its first attempt was accepted, and the reply lost
         if holder is not None and holder != self._current_holder():
             raise Fenced
-        prev = self._end
+        prev = self._log.head or self._high_watermark
         position = prev.successor(now_ms())
         self._log.append(Entry(position, prev, message))
         self._changed.set()
@@ -47,10 +47,6 @@ class MemoryChannel:
         if self._holder == holder:
             self._holder = None
 
-    @property
-    def _end(self) -> Position:
-        return self._log.head or self._high_watermark
-
     def _current_holder(self) -> str | None:
         return self._holder if anyio.current_time() < self._expires else None
 
@@ -58,7 +54,7 @@ class MemoryChannel:
     async def subscribe(self, after: Position | None) -> AsyncIterator[Subscription]:
         await anyio.lowlevel.checkpoint()
         async with aclosing(self._follow(after)) as batches:
-            yield Subscription(self._end, batches)
+            yield Subscription(self._log.head or self._high_watermark, batches)
 
     async def _follow(self, position: Position | None) -> AsyncGenerator[Batch, None]:
         caught_up = False

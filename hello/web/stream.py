@@ -71,7 +71,7 @@ class Streams:
         if (refusal := self._refusal(websocket.headers)) is not None:
             return await websocket.send_denial_response(refusal)
         try:
-            start = start_of(websocket.query_params, websocket.headers, self._hub.end)
+            start = start_of(websocket.query_params, websocket.headers, self._hub.feed.end)
             if (extension := websocket.scope.get("extensions", {}).get(EXTENSION)) is not None:
                 connection = WebSocketConnection(self._caught_up)
                 self._hub.join(connection, start)
@@ -118,7 +118,7 @@ class Streams:
 
     def _events(self, method: str, query: QueryParams, headers: Headers) -> Response:
         try:
-            start = start_of(query, headers, self._hub.end)
+            start = start_of(query, headers, self._hub.feed.end)
             if method == "HEAD":  # its answer has no body
                 return Response(media_type=_Events.media_type, headers=STREAM_HEADERS)
             client = TaskClient(self._hub)

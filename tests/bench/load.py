@@ -13,8 +13,8 @@ from typing import Self
 import redis as redis_client
 from pydantic import TypeAdapter
 
-from hello.channel import DEFAULT_STREAM
 from hello.channel.redis import PUBLISH, Keys
+from hello.channel.urls import DEFAULT_STREAM
 from hello.message import ORIGIN, Message, now_ms
 from tests.bench.servers import Failed, Running, Server
 from tests.redis_server import RedisServer

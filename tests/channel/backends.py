@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import redis
 
-from hello.channel import Channel, open_channel
+from hello.channel import Channel
+from hello.channel.urls import open_channel
 from hello.testing import CuttableChannel
 from tests.redis_server import RedisServer
 

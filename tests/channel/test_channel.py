@@ -3,7 +3,7 @@
 import pytest
 import trio.testing
 
-from hello.channel import open_channel
+from hello.channel.urls import open_channel
 from hello.testing import PROMISES, Backend, check_channel
 from tests.channel.backends import MemoryBackend, RedisBackend
 from tests.engines import on_each_engine

@@ -1,6 +1,7 @@
 """What only Redis does: its refusals, its keys, the mirrored PUBLISH, foreign entries, and the high watermark."""
 
 import asyncio
+import json
 import logging
 import random
 import threading
@@ -15,8 +16,9 @@ from redis import Redis
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
-from hello.channel import ChannelLost, Fenced, open_channel
+from hello.channel import ChannelLost, Fenced
 from hello.channel.redis import Keys, _losses_raised
+from hello.channel.urls import open_channel
 from hello.message import ORIGIN, Entry, Message, Position
 from hello.testing import running
 from hello.testing.conformance import LIMIT_SECONDS, exhaust, ids, make_message, read, receive, receive_all
@@ -413,7 +415,7 @@ async def test_plain_subscribers(redis_server: RedisServer, raw: Redis) -> None:
     for number in (1, 2):
         message = subscriber.get_message(timeout=LIMIT_SECONDS)
         assert message is not None
-        assert Message.from_json(message["data"]) == make_message(number)
+        assert Message(**json.loads(message["data"])) == make_message(number)
     subscriber.close()
 
 

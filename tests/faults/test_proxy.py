@@ -10,7 +10,8 @@ import anyio.to_thread
 import pytest
 from redis import Redis
 
-from hello.channel import ChannelLost, open_channel
+from hello.channel import ChannelLost
+from hello.channel.urls import open_channel
 from hello.testing.conformance import make_message
 from tests.faults.proxy import Proxy, proxy_to
 from tests.redis_server import RedisServer

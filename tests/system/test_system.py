@@ -14,7 +14,7 @@ import anyio
 import pytest
 import trio.testing
 
-from hello.channel import open_channel
+from hello.channel.urls import open_channel
 from hello.feed import BLOCK_BYTES
 from hello.testing import SHAPES, Client, Closed, CuttableChannel, Process, Refused, System, running
 from hello.testing.conformance import make_message

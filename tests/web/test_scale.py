@@ -16,7 +16,7 @@ from typing import cast
 import anyio
 import pytest
 
-from hello.channel import open_channel
+from hello.channel.urls import open_channel
 from hello.message import Message
 from hello.system import CLOSE_SECONDS
 from hello.web.listener import MAX_ACCEPTS, RESERVED_FDS

@@ -1,0 +1,37 @@
+"""Opens the channel that a URL names. Only this file knows all backends."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from hello.channel import Channel
+
+SCHEMES = ("memory", "redis", "rediss")  # of the URLs that `open_channel` accepts
+DEFAULT_STREAM = "hello"
+
+
+@asynccontextmanager
+async def open_channel(
+    url: str, *, history: int, password: str | None = None, stream: str = DEFAULT_STREAM
+) -> AsyncIterator[Channel]:
+    """Open the channel of this URL, which keeps `history` entries (at least 1); leaving the context closes it.
+
+    Channels with the same URL and the same `stream` are one. In memory each channel is one of its own, and `password`
+    and `stream` have no effect. A name with braces would put the keys into several hash slots of a Redis Cluster.
+
+    Opening does not need the backend to be there: the first publish or subscribe connects to it.
+
+    Raises ValueError if the scheme is not one of SCHEMES.
+    """
+    match urlsplit(url).scheme:
+        case "memory":
+            from hello.channel.memory import MemoryChannel
+
+            yield MemoryChannel(history)
+        case "redis" | "rediss":
+            from hello.channel.redis import open_redis  # imported here, so that only a user of Redis loads its client
+
+            async with open_redis(url, history=history, password=password, stream=stream) as channel:
+                yield channel
+        case scheme:
+            raise ValueError(f"no channel for {scheme!r}: give one of {', '.join(f'{known}://' for known in SCHEMES)}")
