@@ -60,8 +60,8 @@ def test_run_command(tmp_path: Path) -> None:
             output += line
         assert f"page: http://127.0.0.1:{port}\n" in output
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/events?last=1", timeout=20) as events:  # made here
-            lines = [events.readline().decode() for _ in range(4)]
-        assert json.loads(lines[3].removeprefix("data: "))["text"] == "Hello world"
+            lines = [events.readline().decode() for _ in range(5)]  # a welcome, and a message
+        assert json.loads(lines[4].removeprefix("data: "))["text"] == "Hello world"
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:
