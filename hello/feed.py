@@ -13,6 +13,9 @@ Then the channel goes down, by status 3:
 
     poll(Cursor(position=5-0, status=2, beat=0))    status: down                          next: Cursor(5-0, 3, 0)
 
+Until the relay has read its channel (`set_loaded`) the channel is "down", and a client gets no message: its cursor keeps
+where it resumes, or how many recent messages it wants. With the first status "up" it gets the position where it starts.
+
 Equal cursors get the same frames, made once. Nearly all clients have caught up, and have the same cursor. Clients that
 resume at the same time from different positions soon have equal cursors too: the log is divided into blocks of about
 BLOCK_BYTES, and a poll that does not reach the head ends where a block ends. So every later cursor is at the end of a
@@ -120,7 +123,7 @@ class Feed:
         return relayed
 
     def set_high_watermark(self, position: Position) -> None:
-        """Set the high watermark of the channel, which is where an empty channel begins."""
+        """Set the high watermark of the channel, where an empty channel begins; no effect after `set_loaded`."""
         if self._loaded is None:
             self._high_watermark = position
 
