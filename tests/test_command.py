@@ -92,19 +92,16 @@ AS_PID_1 = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-c
 AT_MOMENT = """
 import atexit, os, sys
 
-def send():
-    os.kill(os.getpid(), int(os.environ["NUMBER"]))
+def send(event, arguments):
+    if event == moment[0] and moment[1:] in ([], [arguments[0]]):
+        moment[0] = "none"
+        os.kill(os.getpid(), number)
 
-def send_at_moment(event, arguments):
-    global moment
-    if f"{event} {arguments[:1]}".startswith(moment):
-        moment = "none"
-        send()
-
-moment = os.environ["MOMENT"]
-sys.addaudithook(send_at_moment)
-if moment == "exit":
-    atexit.register(send)
+moment, number = os.environ["MOMENT"].split(), int(os.environ["NUMBER"])
+if moment == ["exit"]:
+    atexit.register(os.kill, os.getpid(), number)
+else:
+    sys.addaudithook(send)
 """
 
 
@@ -113,7 +110,7 @@ if moment == "exit":
     [
         *(
             (moment, number, under)
-            for moment in ("import ('argparse'", "import ('pydantic'", "import ('uvloop'", "socket.bind")
+            for moment in ("import argparse", "import pydantic", "import uvloop", "socket.bind")
             for number, under in ((signal.SIGTERM, AS_PID_1), (signal.SIGHUP, AS_PID_1), (signal.SIGINT, ()))
         ),
         *(("exit", number, ()) for number in (signal.SIGTERM, signal.SIGINT)),
@@ -138,6 +135,16 @@ def test_signal_at_any_moment(tmp_path: Path, moment: str, number: signal.Signal
         assert all(json.loads(line)["level"] == "info" for line in process.output.splitlines())
     finally:
         process.kill()
+
+
+def test_signal_before_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal before `hello watch` connects ends it with code 1, since losses are not known, without a traceback."""
+    (tmp_path / "sitecustomize.py").write_text(AT_MOMENT)
+    moment = {"PYTHONPATH": str(tmp_path), "MOMENT": "import websockets", "NUMBER": str(int(signal.SIGINT))}
+    for name, value in moment.items():
+        monkeypatch.setenv(name, value)
+    ended = hello("watch", "127.0.0.1:1")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")
 
 
 def test_nohup() -> None:
