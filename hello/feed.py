@@ -13,8 +13,8 @@ Then the channel goes down, by status 3:
 
     poll(Cursor(position=5-0, status=2, beat=0))    status: down                          next: Cursor(5-0, 3, 0)
 
-Until the relay has read its channel (`set_loaded`) the channel is "down", and a client gets no message: its cursor keeps
-where it resumes, or how many recent messages it wants. With the first status "up" it gets the position where it starts.
+Until the relay has read its channel (`set_loaded`) the channel is "down", and a client gets no message: its cursor
+keeps where it resumes, or how many recent messages it wants. The first status "up" has the position where it starts.
 
 Equal cursors get the same frames, made once. Nearly all clients have caught up, and have the same cursor. Clients that
 resume at the same time from different positions soon have equal cursors too: the log is divided into blocks of about
