@@ -145,14 +145,19 @@ def test_network_back(tab: Tab, start_hello: StartHello) -> None:
     tab.expect_state("connected")
 
 
-def test_position_rejected(tab: Tab, start_hello: StartHello, stream: RedisStream) -> None:
-    """A page whose position the relay rejects continues with the recent messages, and repeats none."""
+def open_ahead(tab: Tab, start_hello: StartHello, stream: RedisStream) -> tuple[HelloProcess, HelloProcess]:
+    """Open the page whose first message is an hour ahead of every clock, kill the relay, and return both processes."""
     ahead = int(time.time() * 1000) + HOUR_MS
     stream.add_first(Entry(f"{ahead}-0", "first"), "from a Redis whose clock is an hour ahead")
     broadcaster, relay = open_live(tab, start_hello)
-
     relay.kill()
     tab.expect_state("unreachable")
+    return broadcaster, relay
+
+
+def test_position_rejected(tab: Tab, start_hello: StartHello, stream: RedisStream) -> None:
+    """A page whose position the relay rejects continues with the recent messages, and repeats none."""
+    broadcaster, relay = open_ahead(tab, start_hello, stream)
     broadcaster.terminate()
     before = tab.listed()
     stream.clear()
@@ -170,12 +175,7 @@ def test_position_rejected(tab: Tab, start_hello: StartHello, stream: RedisStrea
 
 def test_position_ahead_of_clock(tab: Tab, start_hello: StartHello, stream: RedisStream) -> None:
     """A page resumes from a position that is ahead of every clock, if the relay has it."""
-    ahead = int(time.time() * 1000) + HOUR_MS
-    stream.add_first(Entry(f"{ahead}-0", "first"), "from a Redis whose clock was an hour ahead")
-    broadcaster, relay = open_live(tab, start_hello)
-
-    relay.kill()
-    tab.expect_state("unreachable")
+    broadcaster, relay = open_ahead(tab, start_hello, stream)
     stream.wait_for(more=5)
     broadcaster.terminate()
     relay.start()
