@@ -54,7 +54,8 @@ class Client(asyncio.Protocol):
     """A WebSocket client that keeps what it received, and answers a close frame; it can stop reading, and leave."""
 
     transport: asyncio.Transport
-    status = 101  # of the answer to its request
+    path, status = "/ws", 101  # of its request, and of the answer to it
+    opening: Callable[..., bytes] = staticmethod(raw.handshake)
 
     def __init__(self, sock: socket.socket, query: str, reading: bool) -> None:
         self.open = self.ended = self.left = False
@@ -68,10 +69,6 @@ class Client(asyncio.Protocol):
         self.closed_with: int | None = None  # the close code
         self.buffer = bytearray()
         self._socket = sock
-
-    @staticmethod
-    def opening(query: str, *fields: str) -> bytes:
-        return raw.handshake(f"/ws{query}", *fields)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -150,12 +147,9 @@ class Client(asyncio.Protocol):
 class EventsClient(Client):
     """The same over server-sent events, in the chunks of HTTP/1.1 (RFC 9112, section 7.1)."""
 
-    status = 200
+    path, status = "/events", 200
+    opening = staticmethod(raw.request)
     _events = b""  # of which the last one is not complete
-
-    @staticmethod
-    def opening(query: str, *fields: str) -> bytes:
-        return raw.request(f"/events{query}", *fields)
 
     def answered(self, answer: raw.Answer) -> None:
         assert (answer.one("content-type") or "").startswith("text/event-stream")
@@ -238,15 +232,15 @@ class Relay:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     async def connect(
-        self, query: str = "", *fields: str, reading: bool = True, early: bytes = b"", pings: int = 0, cut: int = 0
+        self, query: str = "", *fields: str, reading: bool = True, early: bytes = b"", cut: int = 0
     ) -> Client:
-        """Return a client that sends its request, then `early` and so many pings; the first `cut` bytes go alone."""
+        """Return a client that sends its request and then `early`; the first `cut` bytes go alone."""
         sock = raw.connect(self.port, receive_buffer=LITTLE)
         sock.setblocking(False)
         client = self.client(sock, query, reading)
         await asyncio.get_running_loop().create_connection(lambda: client, sock=sock)
         self.clients.append(client)
-        sent = client.opening(query, *fields) + early + client.ping(pings)
+        sent = client.opening(client.path + query, *fields) + early
         client.transport.write(sent[:cut])
         await anyio.lowlevel.checkpoint()
         client.transport.write(sent[cut:])

@@ -122,21 +122,3 @@ def test_stalled_clients_cost_a_bounded_number_of_bytes() -> None:
         until(lambda: process.metric("hello_slow_clients") >= 2, "both of them stall")
         assert process.terminate() == 0
         assert '"error"' not in process.output
-
-
-@pytest.mark.slow
-def test_vanished_clients_leave_nothing_behind() -> None:
-    """Five hundred clients that ask for 0.8 MB and reset leave no descriptor, no client and no line in the log."""
-    with MeasuredProcess(interval_min="0.005", interval_max="0.01", text="x" * 4000, history="200") as process:
-        with Abuse(process, "resets amid 0.8 MB (500)", 40) as abuse:
-            abuse.observer.wait_for(200)
-            for number in range(500):
-                connection = connect(process.port, receive_buffer=LITTLE)
-                connection.sendall(OPENINGS[number % 2])
-                if number % 3:
-                    connection.recv(100)
-                raw.reset(connection)
-            until(lambda: process.metric("hello_clients") == 1, "the clients are forgotten")
-        assert process.terminate() == 0
-        assert '"error"' not in process.output
-        assert process.output.count("\n") < 50

@@ -283,7 +283,7 @@ async def test_drain_ends_under_a_flood(transport: str) -> None:
 async def refusal(relay: Relay, query: str = "", *fields: str) -> tuple[int, str | None, str]:
     """Return status, Retry-After and text of the answer to a client that is refused."""
     last = ("Connection: close",) if relay.client is EventsClient else ()  # a refused WebSocket is closed anyway
-    opening = relay.client.opening(query, *last, *fields)
+    opening = relay.client.opening(relay.client.path + query, *last, *fields)
     answer = await anyio.to_thread.run_sync(raw.ask, relay.port, opening)
     assert answer.one("upgrade") is None
     return answer.status, answer.one("retry-after"), answer.rest.decode()
