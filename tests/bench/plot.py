@@ -22,26 +22,7 @@ SMALLEST = 0.2  # smaller values are noise, and have no place on a logarithmic s
 HELLO, FLOOR = "hello", "floor"
 
 # In both colour schemes hello differs by colour and width, the floor by dashes, the peers by their names.
-STYLE = """
-  svg { font: 12px system-ui, sans-serif; --ink: #1f2328; --dim: #59636e; --grid: #d8dee4; --peer: #8c959f;
-        --hello: #0757c8; --paper: #ffffff; }
-  @media (prefers-color-scheme: dark) {
-    svg { --ink: #e6edf3; --dim: #9198a1; --grid: #30363d; --peer: #6e7681; --hello: #58a6ff; --paper: #0d1117; }
-  }
-  .paper { fill: var(--paper); }
-  text { fill: var(--dim); }
-  .title { fill: var(--ink); font-weight: 600; font-size: 14px; }
-  .grid { stroke: var(--grid); }
-  .leader { stroke: var(--grid); fill: none; }
-  .line { fill: none; stroke: var(--peer); stroke-width: 1.4; stroke-linejoin: round; }
-  .dot { fill: var(--peer); }
-  .floor .line { stroke: var(--ink); stroke-dasharray: 5 3; }
-  .floor .dot { fill: var(--ink); }
-  .hello .line { stroke: var(--hello); stroke-width: 3; }
-  .hello .dot { fill: var(--hello); }
-  .hello text { fill: var(--hello); font-weight: 600; }
-  .floor text { fill: var(--ink); }
-"""
+STYLE = (Path(__file__).parent / "plot.css").read_text()
 
 
 def draw(results: Mapping[str, Any]) -> str:
@@ -58,7 +39,7 @@ def draw(results: Mapping[str, Any]) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
             ' role="img" aria-labelledby="what">',
             '<title id="what">CPU per delivery and memory per client, by the number of clients</title>',
-            f"<style>{STYLE}</style>",
+            f"<style>\n{STYLE}</style>",
             f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
             *_panel(LEFT, "CPU per delivery, µs", medians["cpu"]),
             *_panel(LEFT + STEP, "Memory per client, KiB", memory),

@@ -1,7 +1,7 @@
 """Tables of the samples: median, minimum and maximum, and the ratio to the floor in the same round."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tests.bench.load import Losses
 from tests.bench.rounds import GIVE_UP_SECONDS, METRICS, Metric, Sample, Samples, Size
@@ -11,17 +11,15 @@ BOUND = "+"  # mark of a metric that the load tool limited: its core was full, a
 
 
 def overview(samples: Samples, size: Size) -> Iterator[str]:
-    """Return all metrics: each with its spread, then the medians side by side, then the losses."""
-    for metric in METRICS:
-        yield from spread(samples, size, metric)
-    yield from side_by_side(samples, size)
+    """Return all metrics of each server, then the losses."""
+    yield from table(samples, size, METRICS)
+    yield f"{BOUND} the core of the load tool was full, and the core of the server was not: the server can do more"
     yield from lost(samples)
 
 
 def pairs(samples: Samples, size: Size) -> Iterator[str]:
-    """Return CPU per delivery with its spread, then the losses."""
-    (metric,) = (metric for metric in METRICS if metric.key == "cpu_100")
-    yield from spread(samples, size, metric)
+    """Return CPU per delivery at 100 msg/s, then the losses."""
+    yield from table(samples, size, [metric for metric in METRICS if metric.key == "cpu_100"])
     yield from lost(samples)
 
 
@@ -29,34 +27,30 @@ def sizes(samples: Samples, _size: Size) -> Iterator[str]:
     """Return CPU per delivery and memory per client, by the number of clients."""
     counts = sorted({row.clients for row in samples.rows})
     for key, title in (("cpu", "CPU us per delivery"), ("memory", "memory per client, KiB")):
-        yield line(title, *(f"{count:,}" for count in counts))
+        yield f"{title:<26}" + "".join(f"{count:>9,}" for count in counts)
         for server, rows in by_server(samples).items():
-            found = [[row for row in rows if row.clients == count] for count in counts]
-            yield line(server, *(number(median(some, key)) if some else "" for some in found))
+            found = [[row.metrics[key] for row in rows if row.clients == count] for count in counts]
+            cells = [number(statistics.median(values)) if values else "" for values in found]
+            yield f"  {server:<24}" + "".join(f"{cell:>9}" for cell in cells)
     yield from lost(samples)
 
 
-def spread(samples: Samples, size: Size, metric: Metric) -> Iterator[str]:
-    """Return one metric of each server, over the rounds."""
-    yield f"\n{title(metric, size)}"
-    yield line("", "median", "min", "max", "x floor" if metric.to_floor else "")
-    for server, rows in by_server(samples).items():
-        values = [row.metrics[metric.key] for row in rows]
-        shown = [number(value) for value in (statistics.median(values), min(values), max(values))]
-        yield line(server, *shown, to_floor(samples, server, metric), mark(rows, metric))
-
-
-def side_by_side(samples: Samples, size: Size) -> Iterator[str]:
-    """Return the medians as a table in Markdown."""
-    with_ratio = [metric for metric in METRICS if metric.to_floor]
-    titles = [title(metric, size) for metric in METRICS] + [f"{metric.key} x floor" for metric in with_ratio]
-    yield f"\n| server | {' | '.join(titles)} |"
+def table(samples: Samples, size: Size, metrics: Sequence[Metric]) -> Iterator[str]:
+    """Return a table in Markdown: medians over the rounds with minimum and maximum, and the ratios to the floor."""
+    titles = []
+    for metric in metrics:
+        title = metric.title.format(clients=size.clients, many_clients=size.many_clients)
+        titles += [f"{title}, {metric.unit}", *(["x floor"] if metric.to_floor else [])]
+    yield f"| server | {' | '.join(titles)} |"
     yield "|---" * (1 + len(titles)) + "|"
     for server, rows in by_server(samples).items():
-        cells = [f"{number(median(rows, metric.key))} {mark(rows, metric)}".rstrip() for metric in METRICS]
-        cells += [to_floor(samples, server, metric) for metric in with_ratio]
-        yield f"| {server} ({rows[0].language}) | {' | '.join(cells)} |"
-    yield f"{BOUND} the core of the load tool was full, and the core of the server was not: the server can do more"
+        cells = [f"{server} ({rows[0].language})"]
+        for metric in metrics:
+            values = [row.metrics[metric.key] for row in rows]
+            mark = BOUND if any(metric.key in row.bound for row in rows) else ""
+            cells.append(f"{number(statistics.median(values))}{mark} ({number(min(values))} to {number(max(values))})")
+            cells += [to_floor(samples, server, metric)] if metric.to_floor else []
+        yield f"| {' | '.join(cells)} |"
 
 
 def lost(samples: Samples) -> Iterator[str]:
@@ -68,18 +62,6 @@ def lost(samples: Samples) -> Iterator[str]:
         yield f"{server}: failed: {reason}"
 
 
-def line(name: str, *cells: str) -> str:
-    return f"  {name:<24}" + "".join(f"{cell:>11}" for cell in cells)
-
-
-def title(metric: Metric, size: Size) -> str:
-    return f"{metric.title.format(clients=size.clients, many_clients=size.many_clients)}, {metric.unit}"
-
-
-def mark(rows: list[Sample], metric: Metric) -> str:
-    return BOUND if any(metric.key in row.bound for row in rows) else ""
-
-
 def by_server(samples: Samples) -> dict[str, list[Sample]]:
     """Return the rows of each server, in the order of the first round."""
     found: dict[str, list[Sample]] = {}
@@ -88,17 +70,13 @@ def by_server(samples: Samples) -> dict[str, list[Sample]]:
     return found
 
 
-def median(rows: list[Sample], key: str) -> float:
-    return statistics.median(row.metrics[key] for row in rows)
-
-
 def to_floor(samples: Samples, server: str, metric: Metric) -> str:
     """Return the median of the ratios to the floor within each round; empty if there is none."""
     floor = {row.round: row.metrics[metric.key] for row in samples.rows if row.server == FLOOR}
     ratios = [
         row.metrics[metric.key] / floor[row.round]
         for row in samples.rows
-        if row.server == server != FLOOR and metric.to_floor and floor.get(row.round)
+        if row.server == server != FLOOR and floor.get(row.round)
     ]
     return f"{statistics.median(ratios):.2f}" if ratios else ""
 

@@ -19,7 +19,7 @@ from redis import Redis
 from tests.bench.load import Load, Losses, open_channel
 from tests.bench.machine import build
 from tests.bench.plot import draw
-from tests.bench.report import spread
+from tests.bench.report import table
 from tests.bench.rounds import METRICS, Sample, Samples, Size
 from tests.bench.servers import Running, Server
 from tests.conftest import missing
@@ -120,11 +120,8 @@ def test_ratio_within_a_round() -> None:
     values = [("floor", 1, 1.0), ("hello", 1, 2000.4), ("floor", 2, 1000.0), ("hello", 2, 1100.0), ("floor", 3, 3.0)]
     values.append(("hello", 3, 36.04))
     samples = Samples([Sample(server, "", round_, 1, {"cpu_100": value}, Losses()) for server, round_, value in values])
-    _, _, *rows = spread(samples, Size(3, 1, 1, 1.0, 1.0), METRICS[1])
-    assert [row.split() for row in rows] == [
-        ["floor", "3.00", "1.00", "1,000"],
-        ["hello", "1,100", "36.0", "2,000", "12.01"],
-    ]
+    _, _, *rows = table(samples, Size(3, 1, 1, 1.0, 1.0), METRICS[1:2])
+    assert rows == ["| floor () | 3.00 (1.00 to 1,000) |  |", "| hello () | 1,100 (36.0 to 2,000) | 12.01 |"]
 
 
 def test_plot() -> None:
