@@ -53,7 +53,7 @@ class Deployment:
             "TMPDIR": str(directory),
             "HOME": str(directory),
         }
-        self.cluster = FRESH
+        self._file.write_text(json.dumps(FRESH))
 
     def add_program(self, name: str, script: str) -> None:
         """Put a program before all others of this name on the PATH."""
@@ -66,12 +66,8 @@ class Deployment:
         found: Cluster = json.loads(self._file.read_text())
         return found
 
-    @cluster.setter
-    def cluster(self, cluster: Cluster) -> None:
-        self._file.write_text(json.dumps(cluster))
-
     def change(self, **fields: Any) -> None:
-        self.cluster = self.cluster | fields
+        self._file.write_text(json.dumps(self.cluster | fields))
 
     def run(self, script: str, *words: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a script that must exit with this code, and print nothing on stderr if the code is 0."""
@@ -152,7 +148,7 @@ def deployed_cluster(tmp_path_factory: pytest.TempPathFactory, bash: str, url: s
 @pytest.fixture
 def deployed(deployment: Deployment, deployed_cluster: Cluster) -> Deployment:
     """A deployment after a first `deploy.sh`."""
-    deployment.cluster = deployed_cluster
+    deployment.change(**deployed_cluster)
     return deployment
 
 
