@@ -4,7 +4,7 @@
 -- The position is above `last`: a Redis that was wiped or restored continues above every position that a reader has seen,
 -- and `prev` shows the loss to the readers that missed something.
 --
--- KEYS[3] the hash of message ids and their positions, KEYS[4] the lease.
+-- KEYS[3] the hash of message ids and their positions (see foreign_field for other entries), KEYS[4] the lease.
 -- ARGV[2] how many entries the stream keeps, ARGV[3] the holder or '', ARGV[4] to ARGV[7] the fields of the message,
 -- ARGV[8] the message as JSON.
 
@@ -14,28 +14,43 @@ local id, text, broadcaster, sent_at, json = ARGV[4], ARGV[5], ARGV[6], ARGV[7],
 
 local function is_error(reply) return type(reply) == 'table' and reply.err ~= nil end
 
-local function for_each_id(entries, visit)
-  for _, entry in ipairs(entries) do
-    for i = 1, #entry[2], 2 do
-      if entry[2][i] == 'id' then visit(entry[2][i + 1], entry[1]) end
-    end
-  end
+-- A field of the hash for an entry of another program that has no id, or the id of a later entry. With one field per
+-- entry, two lengths show whether the hash matches the stream.
+local function foreign_field(position)
+  return string.rep(' ', 129) .. position  -- longer than any message id (MAX_ID)
 end
 
--- Makes the hash match the stream, after one of the two was restored or deleted alone.
+local function id_of(entry)
+  local found
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'id' then found = entry[2][i + 1] end
+  end
+  return found
+end
+
+-- Makes the hash match the stream, after one of the two was restored or deleted alone, or another program has added
+-- entries.
 local function repair()
-  local missing, surplus, hash = {}, {}, redis.call('HGETALL', ids)
-  for i = 1, #hash, 2 do surplus[hash[i]] = hash[i + 1] end
-  for_each_id(redis.call('XRANGE', stream, '-', '+'), function(kept, at)
-    if surplus[kept] ~= at then missing[kept] = at end
-    surplus[kept] = nil
-  end)
-  for kept, at in pairs(missing) do redis.call('HSET', ids, kept, at) end
+  local wanted, surplus, hash = {}, {}, redis.call('HGETALL', ids)
+  for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+')) do
+    local at, kept = entry[1], id_of(entry) or foreign_field(entry[1])
+    if wanted[kept] then wanted[foreign_field(wanted[kept])] = wanted[kept] end
+    wanted[kept] = at
+  end
+  for i = 1, #hash, 2 do
+    local kept, at = hash[i], hash[i + 1]
+    if wanted[kept] == at then wanted[kept] = nil elseif not wanted[kept] then surplus[kept] = true end
+  end
+  for kept, at in pairs(wanted) do redis.call('HSET', ids, kept, at) end
   for gone in pairs(surplus) do redis.call('HDEL', ids, gone) end
 end
 
 local length = redis.call('XLEN', stream)
-if redis.call('HLEN', ids) ~= length then repair() end
+if redis.call('HLEN', ids) ~= length then
+  local _, impossible = successor(newest_id(stream), 0)
+  if impossible then return impossible end  -- a publish that is refused writes nothing
+  repair()
+end
 
 local known = redis.call('HGET', ids, id)
 if known then return known end
@@ -76,7 +91,11 @@ end
 if is_error(added) then return added end
 
 local forgotten = 0
-for_each_id(trimmed, function(old) forgotten = forgotten + redis.call('HDEL', ids, old) end)
+for _, entry in ipairs(trimmed) do
+  local old = id_of(entry)
+  if not old or redis.call('HGET', ids, old) ~= entry[1] then old = foreign_field(entry[1]) end
+  forgotten = forgotten + redis.call('HDEL', ids, old)
+end
 -- If not, the stream was restored with as many entries as the hash has ids. The next publish repairs what fails here.
 if forgotten ~= #trimmed then pcall(repair) end
 

@@ -445,6 +445,24 @@ async def test_foreign_entry_is_a_gap(channel: Channel, raw: Redis, caplog: pyte
         assert ids(await read(channel)) == ["test-2"]
 
 
+@pytest.mark.parametrize("field", ["not ours", "id"])
+async def test_foreign_entries_cost_one_repair(redis_server: RedisServer, raw: Redis, field: str) -> None:
+    """Publishes read the whole history once for three foreign entries, without an id or with one id, and no more."""
+    async with open_channel(redis_server.url, history=10) as channel:
+        for number in range(10):
+            await channel.publish(make_message(number))
+        for _ in range(3):
+            raw.xadd("hello", {field: "x"})
+        raw.config_resetstat()
+        for number in range(10, 30):
+            position = await channel.publish(make_message(number))
+            assert await channel.publish(make_message(number)) == position
+            assert raw.xlen("hello") == raw.hlen("{hello}:ids") == 10
+        calls = raw.info("commandstats")
+        assert (calls["cmdstat_hgetall"]["calls"], calls["cmdstat_xrange"]["calls"]) == (1, 20 + 1)
+        assert set(raw.hgetall("{hello}:ids")) == set(ids(await read(channel)))
+
+
 @pytest.mark.parametrize("foreign", ["99999999999999999-0", f"{2**64 - 1}-{2**64 - 1}"])
 @pytest.mark.parametrize("deleted", [False, True], ids=["kept", "deleted"])
 async def test_newest_id_beyond_all(
