@@ -10,6 +10,7 @@ and it gets what it missed from the log.
 """
 
 import asyncio
+from array import array
 from typing import Any, cast
 
 from websockets.frames import CloseCode, Opcode
@@ -28,7 +29,7 @@ ABORT_SECONDS = 5.0  # after the close frame was sent, for unsent bytes and for 
 MAX_FRAME = 4096  # bytes in a frame from a client
 READ_BYTES = 512  # bytes that are parsed before the frames in them are counted
 MAX_UNREAD = 64 * 1024  # bytes of pongs and the like that wait for a client that sends frames and does not read
-FRAMES_PER_MINUTE = 100  # a client has nothing to send but pongs; one that sends more is broken or hostile
+FRAMES_PER_MINUTE = 100  # in any 60 s: a client has nothing to send but pongs; one that sends more is broken or hostile
 
 
 class CaughtUp(Subscriber):
@@ -228,29 +229,27 @@ class WebSocketConnection(Client, asyncio.Protocol):
 class _Incoming:
     """What a client sends, within its limits; of its frames only pings and its close frame have an effect."""
 
-    __slots__ = ("_frames", "_minute", "_text", "parser")
+    __slots__ = ("_text", "_times", "parser")
 
     def __init__(self) -> None:
         self.parser = ServerProtocol(state=OPEN, max_size=MAX_FRAME)
-        self._minute = 0.0  # loop time at which the current minute began
-        self._frames = 0  # in the current minute
+        self._times = array("d")  # loop times of the frames of the last minute
         self._text: bytes | None = None  # the first frames of a text message that is not complete
 
     def receive(self, data: bytes, now: float) -> None:
         """Parse the data, received at the loop time `now`; afterwards the parser has the replies to it."""
-        if now - self._minute > 60:
-            self._minute, self._frames = now, 0
+        self._times = array("d", [each for each in self._times if now - each < 60])
         for start in range(0, len(data), READ_BYTES):
             if self.parser.eof_sent:
                 break  # the connection has ended
             self.parser.receive_data(data[start : start + READ_BYTES])
-            self._check_frames()
+            self._check_frames(now)
 
-    def _check_frames(self) -> None:
+    def _check_frames(self, now: float) -> None:
         # The only other event is a handshake, which is over.
         for frame in cast(list[WireFrame], self.parser.events_received()):
-            self._frames += 1
-            if self._frames > FRAMES_PER_MINUTE:
+            self._times.append(now)
+            if len(self._times) > FRAMES_PER_MINUTE:
                 self.parser.fail(CloseCode.POLICY_VIOLATION, f"over {FRAMES_PER_MINUTE} frames a minute")
             elif not self._is_utf8(frame):
                 self.parser.fail(CloseCode.INVALID_DATA, "not UTF-8")  # RFC 6455, section 8.1

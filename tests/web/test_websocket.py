@@ -149,6 +149,20 @@ async def test_partial_progress_keeps_a_client(monkeypatch: pytest.MonkeyPatch, 
             await relay.until_clients(0)
 
 
+@on_asyncio
+async def test_any_minute_has_at_most_100_frames(clock: Clock) -> None:
+    """A client may send 100 frames each minute, but not 99 at the end of one and 50 at the start of the next."""
+    async with served() as relay:
+        steady, hasty = [await relay.open() for _ in range(2)]
+        for seconds, of_steady, of_hasty in ((0, 50, 1), (30, 50, 0), (29, 0, 99), (2, 50, 50), (30, 50, 0)):
+            await clock.advance(seconds, step=1)
+            steady.transport.write(steady.ping(of_steady))
+            hasty.transport.write(hasty.ping(of_hasty))
+            await eventually(lambda: len(hasty.pongs) == len(hasty.pings) or hasty.closed_with is not None, "an answer")
+            await eventually(lambda: steady.pongs == steady.pings, "each pong")
+        assert (steady.closed_with, hasty.closed_with) == (None, 1008)
+
+
 @on_both_loops
 @pytest.mark.parametrize("path", ["/ws", "/events"])
 async def test_abort_timer_ends_with_the_connection(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
