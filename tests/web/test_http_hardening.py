@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from ipaddress import ip_network
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -19,7 +20,7 @@ from hello import hub as hub_module
 from hello.hub import Hub
 from hello.message import Position
 from hello.metrics import Metrics
-from hello.web import server
+from hello.web import admission, server
 from hello.web.admission import AdmissionQueue
 from hello.web.http_protocol import MAX_HEAD
 from hello.web.public import public_app
@@ -27,7 +28,7 @@ from hello.web.refusals import Refusals
 from tests.processes import HelloProcess
 from tests.web.conftest import Clock
 from tests.web.inprocess import serving
-from tests.web.measurements import ENDED_SECONDS
+from tests.web.measurements import ENDED_SECONDS, eventually
 from tests.web.raw import TEXT, Answer, Client, ask, ask_head, connect, handshake, receive_head, request, send
 
 FRIEND = "https://friend.example"
@@ -384,3 +385,47 @@ async def test_admission_queue_survives_an_error() -> None:
     with anyio.fail_after(5):
         await done.wait()
     assert called == ["a bug", "the next"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_admission_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queued functions run until STEP_SECONDS have passed, and what else is due runs before the next ones."""
+    now, ran, done = 0.0, [0], anyio.Event()
+    monkeypatch.setattr(admission, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def work() -> None:
+        nonlocal now
+        now += admission.STEP_SECONDS * 0.4
+        ran[-1] += 1
+
+    def other() -> None:
+        ran.append(0)
+        asyncio.get_running_loop().call_soon(done.set if sum(ran) == 7 else other)
+
+    queue = AdmissionQueue()
+    for _ in range(7):
+        queue.enqueue(work)
+    asyncio.get_running_loop().call_soon(other)
+    with anyio.fail_after(5):
+        await done.wait()
+    assert ran == [3, 3, 1, 0]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_queued_connection_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While data of a connection waits for admission, nothing more is read from it: the rest waits in the kernel."""
+    queued: list[partial[None]] = []
+    monkeypatch.setattr(AdmissionQueue, "enqueue", lambda _, process: queued.append(process))
+    async with serving(Starlette()) as port:
+        with connect(port) as first, connect(port) as second:
+            whole = request("/", "Connection: close")
+            first.sendall(whole[:1])
+            await eventually(lambda: len(queued) == 1, "the first byte is queued")
+            first.sendall(whole[1:])
+            second.sendall(b"G")  # the server reads in the order of arrival
+            await eventually(lambda: len(queued) == 2, "the other connection is queued")
+            assert [each.args for each in queued] == [(b"G",), (b"G",)]
+            queued.pop(0)()
+            await eventually(lambda: len(queued) == 2, "the rest is read")
+            queued.pop()()
+            assert (await anyio.to_thread.run_sync(receive_head, first)).status == 404
