@@ -229,21 +229,6 @@ def test_programming_error(redis_server: RedisServer, actors: str) -> None:
     assert "WRONGTYPE" in process.output
 
 
-@pytest.mark.engines
-@pytest.mark.parametrize("engine", ["redis6.0"])
-@pytest.mark.parametrize("actors", ["broadcaster", "relay", "broadcaster,relay"])
-def test_too_old(redis_server: RedisServer, actors: str) -> None:
-    """A Redis that is too old ends the start with code 2, and with one line that has its version and the lowest."""
-    process = HelloProcess(actors=actors, channel=redis_server.url, log_format="text")
-    try:
-        assert process.launch().wait() == 2
-    finally:
-        process.kill()
-    [line] = [line for line in process.output.splitlines() if "6.0.9" in line]
-    assert "6.2" in line
-    assert "Traceback" not in process.output
-
-
 def test_failed_relay_drains(redis_server: RedisServer) -> None:
     """A relay that fails moves its clients first, and the last line of the log names it, with file and line."""
     process = HelloProcess(actors="relay", channel=redis_server.url, log_format="text")

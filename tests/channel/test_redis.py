@@ -26,7 +26,8 @@ from hello.testing.conformance import LIMIT_SECONDS, exhaust, ids, make_message,
 from tests.conftest import missing
 from tests.engines import on_each_engine
 from tests.faults.proxy import Proxy, proxy_to
-from tests.redis_server import RedisServer, can_move_clocks
+from tests.processes import HelloProcess
+from tests.redis_server import USUAL, RedisServer, can_move_clocks
 
 
 @pytest.fixture
@@ -114,6 +115,7 @@ async def test_refusal_is_a_loss(channel: Channel, raw: Redis) -> None:
         ("redis://hello:wrong@127.0.0.1:{port}", False),
     ],
 )
+@pytest.mark.parametrize("engine", [USUAL])
 async def test_unreachable(redis_server: RedisServer, url: str, unreachable: bool) -> None:
     """A channel is unreachable where its name resolves and nothing replies; a loss by what may be a setting is not."""
     async with open_channel(url.format(port=redis_server.port), history=10) as channel:
@@ -313,6 +315,21 @@ async def test_publish_follows_the_name(redis_server: RedisServer, raw: Redis, n
         assert await channel.acquire("a")
     async with open_channel(new_server.url, history=10) as channel:
         assert ids(await read(channel)) == ["test-2"]
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("engine", ["redis6.0"])
+@pytest.mark.parametrize("actors", ["broadcaster", "relay", "broadcaster,relay"])
+def test_too_old(redis_server: RedisServer, actors: str) -> None:
+    """A Redis that is too old ends the start with code 2, and with one line that has its version and the lowest."""
+    process = HelloProcess(actors=actors, channel=redis_server.url, log_format="text")
+    try:
+        assert process.launch().wait() == 2
+    finally:
+        process.kill()
+    [line] = [line for line in process.output.splitlines() if "6.0.9" in line]
+    assert "6.2" in line
+    assert "Traceback" not in process.output
 
 
 @pytest.mark.engines
