@@ -244,7 +244,8 @@ class Checker:
 
     def received_again(self, number: int, position: Position) -> None:
         """A client that has begun anew received a message that it knows, and passed it over."""
-        self._client(number).position = position
+        client = self._client(number)
+        client.position = client.reader.cursor = position
 
     def reads(self, number: int, reads: bool) -> None:
         """A client reads what comes from now on, or does not read."""

@@ -127,7 +127,7 @@ def test_http_1_0_has_no_chunks(process: HelloProcess) -> None:
                 break
     answer = parse_answer(received)
     assert (answer.one("transfer-encoding"), answer.one("connection")) == (None, "close")
-    assert answer.rest.startswith(b'id: 0-0\ndata: {"type"')
+    assert answer.rest.startswith(b"id: ")
     for path in ("/", "/page/main.js", "/nothing", "/events?after=x"):
         old, new = (ask(process.port, request(path, "Connection: close", version=each)) for each in ("1.0", "1.1"))
         assert (old.status, old.rest) == (new.status, new.rest)
