@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 START_SECONDS = 20.0  # an empty server starts in well under one
@@ -128,8 +129,19 @@ class RedisServer:
         return self
 
     def set_clock(self, offset_seconds: int) -> None:
-        """Set the clock of the server ahead by so many seconds, or back by a negative number."""
+        """Set the clock of the server ahead by so many seconds, or back by a negative number.
+
+        Returns once the server has noticed, if it replies: Valkey 9 looks at the clock every few milliseconds.
+        """
         self._clock_file.write_text(f"{offset_seconds:+d}s\n")
+        if self._process is None:
+            return
+        with suppress(OSError, ValueError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            replies, noticed = connection.makefile("rb"), False
+            while not noticed:
+                connection.sendall(b"TIME\r\n")
+                _, _, seconds, _, _ = (replies.readline() for _ in range(5))
+                noticed = abs(int(seconds) - time.time() - offset_seconds) < 1.5
 
     def stop(self) -> None:
         """Send SIGTERM, and return once the server has ended; nothing happens if it does not run."""
