@@ -79,11 +79,6 @@ def events(response: http.client.HTTPResponse) -> Iterator[dict[str, object]]:
             yield json.loads(line.removeprefix(b"data:"))
 
 
-def test_portable_dockerfile() -> None:
-    """The Dockerfile has nothing that some builder does not support."""
-    assert not re.search(r"^\s*(# *syntax|ARG |RUN --|COPY --(?!from=build ))", DOCKERFILE, re.MULTILINE)
-
-
 def test_dockerignore() -> None:
     """A builder receives what the Dockerfile copies, and the Dockerfile: Minikube sends it only if it is listed."""
     everything, *rules = re.findall(r"^[^#\n].*", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
@@ -93,8 +88,9 @@ def test_dockerignore() -> None:
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == needed
 
 
-def test_installs_are_locked() -> None:
-    """The Dockerfile installs only wheels with the hashes of a lock, and our own wheel from a file."""
+def test_dockerfile() -> None:
+    """It has nothing that some builder does not support, and installs locked wheels, and our own one from a file."""
+    assert not re.search(r"^\s*(# *syntax|ARG |RUN --|COPY --(?!from=build ))", DOCKERFILE, re.MULTILINE)
     installs = re.findall(r"\bpip .*?\binstall\b(.*?)(?:&&|$)", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
     assert len(installs) == len(re.findall(r"\binstall\b", DOCKERFILE)) > 0
     for options in installs:
