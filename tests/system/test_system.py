@@ -100,38 +100,33 @@ async def test_resume(system: System) -> None:
         assert 0 <= message["relayed_at"] - message["sent_at"] < 10_000
 
 
-async def test_channel_outage(system: System, channel: CuttableChannel) -> None:
-    """Clients are notified, processes stay ready, and no message is lost."""
+async def see_outage(system: System, begin: Callable[[], None], end: Callable[[], None]) -> None:
+    """Let a client see an outage of the channel: it is notified within 6 s, and misses nothing."""
     client = Client()
     async with client.open(system.relays[0]):
         await client.until_shown(5)
-        channel.cut()
-        await client.until_channel("down")
+        begin()
+        with anyio.fail_after(NOTIFIED_SECONDS):
+            await client.until_channel("down")
         for process in system.processes:
             assert (await process.get("/readyz")).status == 200
             assert (await process.get("/livez")).status == 200
         assert 'hello_channel_up{actor="relay"} 0.0' in (await system.relays[0].get("/metrics")).body
-        channel.heal()
+        end()
         await client.until_channel("up")
-        await client.until_shown(15)
+        await client.until_shown(len(client.shown) + 10)
     assert_perfect(client)
+
+
+async def test_channel_outage(system: System, channel: CuttableChannel) -> None:
+    """Clients are notified, processes stay ready, and no message is lost."""
+    await see_outage(system, channel.cut, channel.heal)
 
 
 @pytest.mark.parametrize("combination", on_each_engine("combined-{}"), indirect=True)
 async def test_silent_redis(system: System, server: RedisServer) -> None:
-    """The same if Redis keeps its connections and sends nothing, which clients are notified of within 6 s."""
-    client = Client()
-    async with client.open(system.relays[0]):
-        await client.until_shown(5)
-        server.pause()
-        with anyio.fail_after(NOTIFIED_SECONDS):
-            await client.until_channel("down")
-        assert (await system.relays[0].get("/readyz")).status == 200
-        server.resume()
-        await client.until_channel("up")
-        await client.until_shown(len(client.shown) + 5)
-        assert (await system.relays[0].get("/readyz")).status == 200
-    assert_perfect(client)
+    """The same if Redis keeps its connections and sends nothing."""
+    await see_outage(system, server.pause, server.resume)
 
 
 async def test_resume_after_kill(system: System) -> None:
