@@ -3,27 +3,12 @@
 import os
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from hello.metrics import Metrics
 from hello.settings import Settings
 from tests.readmes import ALL, READMES, ROOT, example
-
-# A link's text may hold brackets of its own (a badge), so that its end alone is looked for.
-LINKS = [
-    pytest.param(path, target, id=f"{path.parent.relative_to(ROOT)}: {target}")
-    for path, text in READMES.items()
-    for target in sorted(set(re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)))
-]
-SHOWN_BY = sorted(
-    {
-        (test, path.parent / target)
-        for path, text in READMES.items()
-        for test, target in re.findall(r"\[`(test_\w+)`\]\((\S+?\.py)\)", text)
-    }
-)
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
@@ -60,15 +45,18 @@ def test_every_metric_is_documented() -> None:
     assert named == ours
 
 
-@pytest.mark.parametrize(("readme", "target"), LINKS)
-def test_a_link_has_its_target(readme: Path, target: str) -> None:
+def test_a_link_has_its_target() -> None:
     """The file exists beside the README, and the heading exists in the file."""
-    name, _, heading = target.partition("#")
-    file = readme.parent / name if name else readme
-    assert file.exists()
-    if heading:
-        titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-        assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    for readme, text in READMES.items():
+        # A link's text may hold brackets of its own (a badge), so that its end alone is looked for.
+        for target in set(re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)):
+            name, _, heading = target.partition("#")
+            file = readme.parent / name if name else readme
+            assert file.exists(), (readme, target)
+            if heading:
+                titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert heading in anchors, (readme, target)
 
 
 def test_every_module_is_documented() -> None:
@@ -88,10 +76,11 @@ def test_every_fault_and_limit_names_its_test() -> None:
             assert re.search(r"\| \[`test_\w+`\]\(\S+\.py\) \|$", row), row
 
 
-@pytest.mark.parametrize(("test", "path"), SHOWN_BY, ids=[test for test, _ in SHOWN_BY])
-def test_a_test_that_is_named_exists(test: str, path: Path) -> None:
+def test_a_test_that_is_named_exists() -> None:
     """The file that a README gives for a test defines that test."""
-    assert re.search(rf"^(async )?def {test}\(", path.read_text(), re.MULTILINE)
+    for path, text in READMES.items():
+        for test, target in re.findall(r"\[`(test_\w+)`\]\((\S+?\.py)\)", text):
+            assert re.search(rf"^(async )?def {test}\(", (path.parent / target).read_text(), re.MULTILINE), test
 
 
 def test_the_workflow_names_files_that_exist() -> None:

@@ -25,7 +25,7 @@ from tests.bench.servers import Running, Server
 from tests.conftest import missing
 from tests.redis_server import NoRedisServer, RedisServer, redis_program
 
-pytestmark = pytest.mark.bench
+pytestmark = [pytest.mark.bench, pytest.mark.usefixtures("tools")]
 
 ROOT = Path(__file__).parent.parent.parent
 ACCEPTED = (  # the answer to the key of the load tool
@@ -55,7 +55,6 @@ def bench(*options: str) -> str:
     return ended.stdout
 
 
-@pytest.mark.usefixtures("tools")
 def test_table(tmp_path: Path) -> None:
     """The table has every metric of floor and hello."""
     results = tmp_path / "results.json"
@@ -68,13 +67,11 @@ def test_table(tmp_path: Path) -> None:
         assert sample["metrics"]["cpu_100"] > 0
 
 
-@pytest.mark.usefixtures("tools")
 def test_stampede() -> None:
     """Clients that resume at once receive every message after their own position."""
     assert "during the stampede" in bench("--scenario", "stampede")
 
 
-@pytest.mark.usefixtures("tools")
 def test_load_tool_counts_losses(tmp_path: Path) -> None:
     """Of a server that omits a message, repeats one and swaps two, the load tool reports exactly that."""
     load = Load(build("wsload", tmp_path))

@@ -228,10 +228,8 @@ def test_autoscaler(shape: str, tmp_path: Path) -> None:
     assert "replicas" not in objects["Deployment/relay"]["spec"]
     objects["Deployment/relay"]["spec"]["replicas"] = spec("relay", shape)["replicas"]
     assert objects == render(shape)
-    assert 2 == scaler["minReplicas"] < scaler["maxReplicas"]
     (metric,) = scaler["metrics"]
     assert quantity(metric["resource"]["target"]["averageValue"]) < Decimal("0.7")  # of the one core that a relay uses
-    assert scaler["behavior"]["scaleUp"]["stabilizationWindowSeconds"] > 0
     assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 600
     assert scaler["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 300}]
 
@@ -282,7 +280,6 @@ def test_rollout(name: str) -> None:
     assert spec(name)["minReadySeconds"] >= 3
     (waits,) = re.findall(rf"^wait_for deployment/{name} (\d+)$", DEPLOY, re.MULTILINE)
     assert 30 < spec(name)["progressDeadlineSeconds"] < int(waits)
-    assert spec(name)["revisionHistoryLimit"] <= 5
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
