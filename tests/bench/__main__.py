@@ -4,6 +4,8 @@ The exit code is 1 if hello lost, repeated or reordered a message or closed a co
 reported. README.md in this folder has the method and the scenarios.
 """
 
+# ruff: noqa: T201 # a command prints
+
 import argparse
 import json
 import math
@@ -18,10 +20,10 @@ from tempfile import TemporaryDirectory
 
 from tests.bench import report, rounds, standalone
 from tests.bench.load import Load, Losses
-from tests.bench.machine import Unfit, build, cores, pinned, raise_file_limit
+from tests.bench.machine import Failed, build, cores, pinned, raise_file_limit
 from tests.bench.peers import FOLDER
 from tests.bench.rounds import SECONDS, Measure, Samples, Size
-from tests.bench.servers import FLOOR, HELLO, NAMES, Failed, find
+from tests.bench.servers import FLOOR, HELLO, NAMES, find
 from tests.redis_server import NoRedisServer
 
 Report = Callable[[Samples, Size], Iterable[str]]
@@ -50,19 +52,16 @@ def main() -> int:
     size, most = _size(arguments), raise_file_limit()
     if max(size.clients, size.many_clients) > most:
         size = replace(size, clients=min(size.clients, most), many_clients=min(size.many_clients, most))
-        _print(f"`ulimit -Hn` allows {most:,} connections: the number of clients is reduced to that")
+        print(f"`ulimit -Hn` allows {most:,} connections: the number of clients is reduced to that")
     server_core, load_core = cores()
     if server_core == load_core:
-        _print("server and load share the only core: the results mean little")
+        print("server and load share the only core: the results mean little")
     measure = _compare if arguments.scenario in COMPARISONS else _alone
     try:
         with TemporaryDirectory(prefix="hello-bench-") as directory, pinned(load_core):
             results, losses = measure(arguments, Load(build("wsload", Path(directory))), size, Path(directory))
-    except (Unfit, NoRedisServer) as reason:
-        parser.error(str(reason))
-    except Failed as reason:
-        _print(f"failed: {reason}")
-        return 1
+    except (Failed, NoRedisServer) as reason:
+        sys.exit(f"failed: {reason}")
     if arguments.json:
         machine = {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
         document = {"scenario": arguments.scenario, "size": asdict(size), "machine": machine, **results}
@@ -114,7 +113,7 @@ def _compare(arguments: argparse.Namespace, load: Load, size: Size, logs: Path) 
     samples = Samples()
     with suppress(KeyboardInterrupt):  # an interrupt ends the rounds, and the report follows
         rounds.compare(measure, load, find(logs, arguments.only or names), size, logs, samples)
-    _print(*lines(samples, size))
+    print(*lines(samples, size), sep="\n")
     losses = sum((row.losses for row in samples.rows if row.server == HELLO), Losses())
     return {"samples": [asdict(row) for row in samples.rows], "failures": samples.failures}, losses
 
@@ -122,13 +121,8 @@ def _compare(arguments: argparse.Namespace, load: Load, size: Size, logs: Path) 
 def _alone(arguments: argparse.Namespace, load: Load, size: Size, logs: Path) -> tuple[dict[str, object], Losses]:
     lines, runs = STANDALONE[arguments.scenario](load, size, logs)
     losses = sum((run.losses for run in runs), Losses())
-    _print(*lines, f"{HELLO}: {losses}")
+    print(*lines, f"{HELLO}: {losses}", sep="\n")
     return {"runs": [asdict(run) for run in runs]}, losses
-
-
-def _print(*lines: str) -> None:
-    for line in lines:
-        print(line, flush=True)  # noqa: T201  a command's output
 
 
 if __name__ == "__main__":

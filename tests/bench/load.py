@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 from hello.channel.redis import PUBLISH, Keys
 from hello.channel.urls import DEFAULT_STREAM
 from hello.message import ORIGIN, Message, now_ms
-from tests.bench.servers import Failed, Running, Server
+from tests.bench.machine import Failed
+from tests.bench.servers import Running, Server
 from tests.redis_server import RedisServer
 
 HISTORY = 10_000  # entries; the default of hello

@@ -17,8 +17,8 @@ SPARE_FILES = 200  # descriptors that a server or the load tool needs beside its
 HERE = Path(__file__).parent
 
 
-class Unfit(Exception):
-    """A measurement is impossible on this machine; the text of the error says what to install or change."""
+class Failed(Exception):
+    """A measurement is impossible here, or a server or the load tool failed; the text of the error says how."""
 
 
 @cache
@@ -52,10 +52,10 @@ def raise_file_limit() -> int:
 def build(name: str, directory: Path) -> Path:
     """Compile the C program of this name, and return its path.
 
-    Raises Unfit if there is no gcc.
+    Raises Failed if there is no gcc.
     """
     if shutil.which("gcc") is None:
-        raise Unfit("no gcc to build the load tool and the floor: install Debian's `gcc` and `libc6-dev`")
+        raise Failed("no gcc to build the load tool and the floor: install Debian's `gcc` and `libc6-dev`")
     program = directory / name
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(HERE / f"{name}.c"), "-lm"]
     subprocess.run(command, check=True)

@@ -1,5 +1,7 @@
 """The comparisons: several rounds, in each of which every server is started and measured. `report.py` prints them."""
 
+# ruff: noqa: T201 # a command prints
+
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.load import Channel, Load, Losses, Phase, open_channel
-from tests.bench.machine import cores, raise_file_limit
-from tests.bench.servers import HELLO, Failed, Running, Server
+from tests.bench.machine import Failed, cores, raise_file_limit
+from tests.bench.servers import HELLO, Running, Server
 
 FULL = 0.95  # share of the time from which on a core counts as full
 GIVE_UP_SECONDS = 10  # after the last publishing; messages that arrive later count as missing
@@ -95,7 +97,7 @@ def compare(measure: Measure, load: Load, servers: Sequence[Server], size: Size,
         for server in servers[:: 1 if number % 2 else -1]:  # forth and back, so that a drift affects all servers alike
             if server.name in samples.failures:
                 continue
-            _progress(f"round {number} of {size.rounds}: {server.name}")
+            print(f"round {number} of {size.rounds}: {server.name}", file=sys.stderr)
             try:
                 samples.rows.extend(measure(load, server, size, logs, number))
             except Failed as reason:
@@ -147,7 +149,7 @@ def cpu_at_100(load: Load, server: Server, size: Size, logs: Path, number: int) 
 def by_size(load: Load, server: Server, size: Size, logs: Path, number: int) -> Iterator[Sample]:
     """Measure CPU per delivery and memory per client at each size that this machine allows, in one start each."""
     for clients in sorted({min(clients, raise_file_limit()) for clients in SIZES}):
-        _progress(f"  {clients:,} clients")
+        print(f"  {clients:,} clients", file=sys.stderr)
         rate = min(SIZES_RATE, SIZES_DELIVERIES / clients)
         phase = _open_loop(rate, max(size.seconds, SIZES_MESSAGES / rate))
         with started(server, logs) as (running, channel):
@@ -164,7 +166,3 @@ def _open_loop(rate: float, seconds: float) -> tuple[str, str]:
 def _bound(phase: Phase) -> bool:
     server_core, load_core = cores()
     return phase.cpu_busy[load_core] > FULL > phase.cpu_busy[server_core]
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201  a command's progress

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.bench.machine import build, cores, family, pinned
+from tests.bench.machine import Failed, build, cores, family, pinned
 from tests.bench.peers import FOLDER, PEERS, Peer, command
 from tests.processes import free_ports
 from tests.redis_server import RedisServer
@@ -25,10 +25,6 @@ START_SECONDS = 30.0  # from the start of a peer to its open port
 FLOOR, HELLO = "floor", "hello"
 NAMES = (FLOOR, HELLO, *(peer.name for peer in PEERS if os.environ.get(FOLDER)))
 MAX_CLIENTS = "1000000"  # of hello: admission is not measured
-
-
-class Failed(Exception):
-    """A server or the load tool failed; the text of the error says how."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Server:
 def find(directory: Path, names: Sequence[str]) -> list[Server]:
     """Return the servers of these names. The floor is compiled into the directory.
 
-    Raises Unfit if there is no gcc.
+    Raises Failed if there is no gcc.
     """
     known = {server.name: server for server in (floor(directory), hello(), *map(from_peer, PEERS))}
     return [known[name] for name in names]

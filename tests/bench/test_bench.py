@@ -23,11 +23,11 @@ from tests.bench.report import table
 from tests.bench.rounds import METRICS, Sample, Samples, Size
 from tests.bench.servers import Running, Server
 from tests.conftest import missing
+from tests.deploy.tools import ROOT
 from tests.redis_server import NoRedisServer, RedisServer, redis_program
 
 pytestmark = [pytest.mark.bench, pytest.mark.usefixtures("tools")]
 
-ROOT = Path(__file__).parent.parent.parent
 ACCEPTED = (  # the answer to the key of the load tool
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
