@@ -63,8 +63,17 @@ def gap(after: str, before: str) -> dict[str, object]:
     return {"type": "gap", "after": after, "before": before}
 
 
+def send(socket: WebSocketRoute, *frames: object) -> None:
+    """Send frames: an object as JSON, a text as it is; an integer closes the connection with that code."""
+    for frame in frames:
+        if isinstance(frame, int):
+            socket.close(code=frame)
+        else:
+            socket.send(frame if isinstance(frame, str) else json.dumps(frame))
+
+
 def serve_stream(page: Page, *connections: list[object]) -> list[WebSocketRoute]:
-    """Send these frames on the page's connections, one list for each; an integer closes with that code.
+    """Send these frames on the page's connections, one list for each, see `send`.
 
     Further connections get no frame. Returns the connections, a list that grows as they are opened.
     """
@@ -72,11 +81,7 @@ def serve_stream(page: Page, *connections: list[object]) -> list[WebSocketRoute]
 
     def serve(socket: WebSocketRoute) -> None:
         opened.append(socket)
-        for frame in connections[len(opened) - 1] if len(opened) <= len(connections) else []:
-            if isinstance(frame, int):
-                socket.close(code=frame)
-            else:
-                socket.send(frame if isinstance(frame, str) else json.dumps(frame))
+        send(socket, *(connections[len(opened) - 1] if len(opened) <= len(connections) else []))
 
     page.route_web_socket(re.compile("/ws"), serve)
     return opened

@@ -4,16 +4,15 @@ The test plays the relay, so that it can have any state at any time; real relays
 """
 
 import itertools
-import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import missing
-from tests.page.standalone import FITS, KEPT, NOON, WELCOME, blank_page, gap, message, open_page
+from tests.page.standalone import FITS, KEPT, NOON, WELCOME, blank_page, gap, message, open_page, send
 
 pytestmark = pytest.mark.browser
 
@@ -29,11 +28,6 @@ DRAWN = 120  # ms of the page's clock, after which everything has been drawn
 def sent(at: int, message_id: str, **fields: object) -> dict[str, object]:
     """A message that was sent at this time and took 3 ms to the channel and 5 ms to the relay."""
     return message(f"{at + 3}-0", message_id, **{**SPLIT, "sent_at": at, "relayed_at": at + 8, **fields})
-
-
-def send(socket: WebSocketRoute, *frames: object) -> None:
-    for frame in frames:
-        socket.send(json.dumps(frame))
 
 
 @pytest.fixture
