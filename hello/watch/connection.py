@@ -1,17 +1,19 @@
 """Keeps a WebSocket to a relay open, by the client's rules. It knows neither what frames mean nor how items look."""
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable
 from typing import NamedTuple, Never
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, InvalidURI, WebSocketException
 from websockets.http11 import Response
+from websockets.proxy import get_proxy
 from websockets.uri import parse_uri
 
 from hello.client import IDLE_TIMEOUT, OPEN_TIMEOUT, ClientProtocol, Item, backoff_delay, close_reason, next_attempt
@@ -19,6 +21,7 @@ from hello.message import Malformed
 
 MAX_FRAME = 64 * 1024  # bytes; a message of 4,096 characters, escaped to 6 bytes each, is less than half of it
 MAX_DETAIL = 200  # characters of a reason that a server sent
+SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}  # of a stream, by that of an address
 
 
 class Connecting(NamedTuple):
@@ -49,7 +52,7 @@ def stream_address(url: str) -> str:
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}[parts.scheme]
+        scheme = SCHEMES[parts.scheme]
         if re.search(r"[\s\x00-\x1f]", url) or parts.query or parts.port == 0:
             raise ValueError
         (parts.hostname or "").encode("idna")  # a name that no resolver can look up is a UnicodeError
@@ -83,10 +86,11 @@ async def _follow(address: str, protocol: ClientProtocol, show: Callable[[Event]
     opened: float | None = None
     socket: ClientConnection | None = None
     reason, detail = "unreachable", f"no frame within {OPEN_TIMEOUT:g} s"
+    # OPEN_TIMEOUT, IDLE_TIMEOUT and the relay's beats replace the library's timeouts and pings.
+    attempt = _Connect(address, open_timeout=None, ping_interval=None, compression=None, max_size=MAX_FRAME)
     try:
         with anyio.move_on_after(OPEN_TIMEOUT) as timeout:
-            # OPEN_TIMEOUT, IDLE_TIMEOUT and the relay's beats replace the library's timeouts and pings.
-            socket = await connect(address, open_timeout=None, ping_interval=None, compression=None, max_size=MAX_FRAME)
+            socket = await attempt
             while True:
                 for item in protocol.receive(_decode(await socket.recv())):
                     show(item)
@@ -110,11 +114,46 @@ async def _follow(address: str, protocol: ClientProtocol, show: Callable[[Event]
     except (OSError, WebSocketException, ValueError, ImportError) as error:
         if socket is not None:
             raise  # a bug
-        detail = str(error)  # ValueError: a redirect to a bad address; ImportError: no library for a SOCKS proxy
+        detail = _failure(error)  # ValueError: a redirect to a bad address; ImportError: no library for a SOCKS proxy
     finally:
         if socket is not None:
             socket.transport.abort()  # not closed: on a dead connection that may take minutes
+    if reason == "unreachable":
+        detail = _route(address, attempt) + detail[:MAX_DETAIL]
     return reason, detail, None if opened is None else anyio.current_time() - opened
+
+
+class _Connect(connect):
+    """Follows redirects as servers send them: to http and https, and often without the query that resumes."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return the address to follow, or an exception."""
+        if not isinstance(exc, InvalidStatus) or not (locations := exc.response.headers.get_all("Location")):
+            return exc
+        try:
+            target = urlsplit(urljoin(self.uri, locations[0]))
+            query = target.query or urlsplit(self.uri).query
+            address = urlunsplit((SCHEMES[target.scheme], target.netloc, target.path, query, ""))
+            parse_uri(address)
+        except (KeyError, ValueError, InvalidURI):
+            where = _without_credentials(locations[0])
+            return ValueError(f"redirected to {where}, which is not the address of a stream")
+        del exc.response.headers["Location"]
+        exc.response.headers["Location"] = address
+        return super().process_redirect(exc)
+
+
+def _route(address: str, attempt: connect) -> str:
+    """Return where an attempt went instead of straight to `address`: by redirects, and through a proxy."""
+    route = ""
+    if attempt.uri != address:
+        route = f"redirected to {_without_credentials(attempt.uri.partition('?')[0])}: "[:MAX_DETAIL]
+    if proxy := get_proxy(attempt.ws_uri):
+        scheme, slashes, place = proxy.rpartition("//")  # the library replaces the scheme of socks_proxy
+        names = sorted(each for each, value in os.environ.items() if value.rpartition("//")[2] == place)
+        source = " and ".join(name for name in names if name.lower().endswith("_proxy")) or "the system"
+        route += f"through the proxy {scheme}{slashes}{place.rpartition('@')[2]} of {source}: "
+    return route
 
 
 def _decode(data: str | bytes) -> object:
@@ -127,9 +166,22 @@ def _decode(data: str | bytes) -> object:
 
 
 def _rejection(response: Response) -> str:
-    """Return the status of a response that opens no WebSocket, and the first line of its body."""
-    lines = bytes(response.body or b"").decode(errors="replace").strip().splitlines()
-    return ": ".join([f"{response.status_code} {response.reason_phrase}", *lines[:1]])
+    """Return the status of a response that opens no WebSocket, and its body, unless that is a page."""
+    status = f"{response.status_code} {response.reason_phrase}".strip()
+    body = " ".join(bytes(response.body or b"").decode(errors="replace").split())[:MAX_DETAIL]
+    if body.startswith("<"):
+        kind = "HTML" if "html" in body.lower() else "XML"
+        return f"an {kind} page, from a proxy or another server: {status}"
+    return f"{status}: {body}" if body else status
+
+
+def _failure(error: Exception) -> str:
+    """Return why an attempt failed before there was a response that can be read."""
+    if not isinstance(error, InvalidMessage):
+        return _without_credentials(str(error))  # of a proxy's malformed address
+    if old := re.search(r"HTTP/1\.0 (.*)", str(error.__cause__)):
+        return f"the server or a proxy answers with HTTP/1.0, which has no WebSocket: {old[1]}"
+    return f"{error}: {error.__cause__}"
 
 
 def _without_credentials(url: str) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -211,22 +213,93 @@ async def test_nothing_is_lost_over_a_link_that_hangs(monkeypatch: pytest.Monkey
     assert not [event for event in following.events if isinstance(event, Lost | Repeated)]
 
 
-async def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = []
+@asynccontextmanager
+async def answering(*replies: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """A server that sends these bytes to each connection, the last ones from then on: its host, and the requests."""
+    requests: list[str] = []
 
-    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        requests.append(await reader.readline())
-        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append((await reader.readline()).decode().strip())
+        writer.write(replies[min(len(requests), len(replies)) - 1].replace("\n", "\r\n").encode())
         writer.close()
 
-    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with server:
-        reason, detail, _ = await connection._follow("wss://relay.test/ws", ClientProtocol(), lambda _: None)
-    assert requests == [b"CONNECT relay.test:443 HTTP/1.1\r\n"]
-    assert (reason, "403" in detail) == ("unreachable", True)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", requests
+
+
+def redirect(*locations: str) -> str:
+    return "HTTP/1.1 302 Found\n" + "".join(f"Location: {each}\n" for each in locations) + "\n"
+
+
+async def unreachable(address: str) -> str:
+    """Return why nothing can be received from there."""
+    with anyio.fail_after(LIMIT_SECONDS):
+        reason, detail, _ = await connection._follow(f"{address}?last=0", ClientProtocol(), lambda _: None)
+    assert reason == "unreachable"
+    return detail
+
+
+HTML = "an HTML page, from a proxy or another server"
+OLD = "the server or a proxy answers with HTTP/1.0, which has no WebSocket"
+LEADS = "redirected to "
+
+
+@pytest.mark.parametrize(
+    ("reply", "detail"),
+    [
+        ("HTTP/1.1 502 Bad Gateway\n\n\n<html>\n<p>nginx</html>", f"{HTML}: 502 Bad Gateway"),
+        ("HTTP/1.1 200 OK\n\n<?xml version='1.0'?>\n<!DOCTYPE html>", f"{HTML}: 200 OK"),
+        ("HTTP/1.1 403 \n\n<?xml version='1.0'?><Error/>", "an XML page, from a proxy or another server: 403"),
+        ("HTTP/1.1 404 Not Found\n\n{\n  'why': 'no route'\n}", "404 Not Found: { 'why': 'no route' }"),
+        ("HTTP/1.0 502 Bad Gateway\n\n<html>", f"{OLD}: 502 Bad Gateway"),
+        ("SSH-2.0-OpenSSH_9.2\n", "did not receive a valid HTTP response: invalid HTTP status line: SSH-2.0-Op"),
+        ("", "did not receive a valid HTTP response: connection closed while reading HTTP status line"),
+        (redirect(), "302 Found"),
+        (redirect("ftp://me:secret@h/"), f"{LEADS}ftp://h/, which is not the address of a stream"),
+        (redirect("http://[::1/"), f"{LEADS}http://[::1/, which is not the address of a stream"),
+        (redirect("/ws", "/ws"), "more than 10 redirects"),
+    ],
+)
+async def test_an_answer_that_opens_no_stream_is_named(reply: str, detail: str) -> None:
+    """Whatever a proxy or another server sends."""
+    async with answering(reply) as (host, _):
+        found = await unreachable(f"ws://{host}/ws")
+    assert found.replace(host, "HOST").startswith(detail)
+    assert "secret" not in found
+
+
+async def test_a_redirect_keeps_the_query() -> None:
+    """Without which a client would not resume; the end of a redirect is named."""
+    page = "HTTP/1.1 200 OK\n\n<html>"
+    async with answering(page) as (end, requests), answering(redirect(f"http://{end}/a")) as (start, _):
+        detail = await unreachable(f"ws://{start}/ws")
+    assert requests == ["GET /a?last=0 HTTP/1.1"]
+    assert detail == f"redirected to ws://{end}/a: {HTML}: 200 OK"
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTP_PROXY", "socks_proxy"])
+async def test_a_proxy_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its variable, and without its password: one that refuses, is dead, is malformed, or sends nothing."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    address, found = "ws://relay.test/ws", []
+    async with answering("HTTP/1.1 403 Forbidden\n\n") as (proxy, requests):
+        monkeypatch.setenv(variable, f"http://me:secret@{proxy}")
+        found.append(await unreachable(address))
+    found.append(await unreachable(address))
+    for malformed in ("me:secret@127.0.0.1:1", "http://me:secret@127.0.0.1:1/path"):
+        monkeypatch.setenv(variable, malformed)
+        found.append(await unreachable(address))
+    monkeypatch.setattr(connection, "OPEN_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{deaf.getsockname()[1]}")
+        found.append(await unreachable(address))
+    for detail in found:
+        assert re.match(rf"through the proxy ((http|socks5h)://)?127\.0\.0\.1:\d+\S* of {variable}: .", detail)
+        assert "secret" not in detail
+    if variable != "socks_proxy":  # for which there is no library here
+        assert requests == ["CONNECT relay.test:80 HTTP/1.1"]
+        assert [("403" in found[0]), "Connect call failed" in found[1], "no frame" in found[-1]] == [True] * 3
 
 
 @pytest.mark.parametrize(
