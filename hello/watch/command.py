@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import math
 import os
+import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         address = stream_address(options.url)
+        _set_authorities(options.ca)
     except ValueError as mistake:
         sys.stderr.write(f"hello watch: {mistake}\n")
         return MISUSED
@@ -80,6 +82,21 @@ async def _watch(address: str, protocol: ClientProtocol, show: Callable[[Event],
             await stay_connected(address, protocol, show_until_limit)
 
 
+def _set_authorities(path: str | None) -> None:
+    """Let TLS trust the certificate authorities in this file, as in that of SSL_CERT_FILE, which OpenSSL reads.
+
+    Raises ValueError with a sentence for the user if there are none: OpenSSL ignores such a file.
+    """
+    name = "--ca" if path else "SSL_CERT_FILE"
+    if path := path or os.environ.get(name):
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError as error:
+            reason = f"has no certificate authorities in PEM format: {error.strerror or error}"
+            raise ValueError(f"{name} {path!r} {reason}") from None
+        os.environ["SSL_CERT_FILE"] = path
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hello watch",
@@ -90,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         " Delays are from sent_at to the clock of this machine: they compare the clocks of two machines.",
     )
     parser.add_argument("url", metavar="URL", help="the page's address, such as http://127.0.0.1:8000/")
+    parser.add_argument("--ca", metavar="FILE", help="certificate authorities for https, in PEM (or SSL_CERT_FILE)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line; the last one is the tally")
     for flag, parse, default, help_text in (
         ("--last", _within(int, 0, MAX_LAST), 0, "begin with the N newest messages (default: from now on)"),

@@ -238,6 +238,19 @@ def test_a_bad_address_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str])
     assert re.fullmatch(r"hello watch: 'http://h/\?x' is not the address of a page: give .+\n", captured.err)
 
 
+@pytest.mark.parametrize("name", ["--ca", "SSL_CERT_FILE"])
+@pytest.mark.parametrize(
+    ("path", "why"), [("/no/such", "No such file"), (__file__, "NO_CERTIFICATE"), ("/", "Is a dir")]
+)
+def test_a_bad_file_of_authorities_is_one_line_on_stderr(
+    name: str, path: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", path)
+    assert watch(["127.0.0.1:1", "--seconds", "0.1", *([name, path] if name == "--ca" else [])]) == 2
+    found = capsys.readouterr().err
+    assert re.fullmatch(rf"hello watch: {name} '{path}' has no certificate authorities .+: .*{why}.*\n", found)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

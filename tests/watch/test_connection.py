@@ -4,9 +4,13 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
+import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,6 +23,7 @@ from hello.client import ClientProtocol, Lost, Opened, Repeated, Resumed, Shown
 from hello.watch import connection
 from hello.watch.connection import Disconnected, Event, stay_connected, stream_address
 from tests.client_histories import message, welcome
+from tests.conftest import missing
 from tests.faults.proxy import Proxy
 from tests.processes import HelloProcess
 
@@ -275,6 +280,36 @@ async def test_a_redirect_keeps_the_query() -> None:
         detail = await unreachable(f"ws://{start}/ws")
     assert requests == ["GET /a?last=0 HTTP/1.1"]
     assert detail == f"redirected to ws://{end}/a: {HTML}: 200 OK"
+
+
+@pytest.mark.parametrize("how", ["flag", "variable", "neither"])
+async def test_own_certificate_authorities(how: str, tmp_path: Path) -> None:
+    """After a redirect from http too."""
+    if not shutil.which("openssl"):
+        missing("no openssl, which makes a certificate: apt-get install openssl")
+    files = (f"{tmp_path}/ca.pem", f"{tmp_path}/key.pem")
+    make = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=localhost"
+    make += f" -addext subjectAltName=DNS:localhost -out {files[0]} -keyout {files[1]}"
+    await anyio.run_process(make.split())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+
+    async def play(peer: ServerConnection) -> None:
+        await peer.send(json.dumps(welcome()))
+        await peer.send(json.dumps(message("1-0", "a")))
+        await peer.wait_closed()
+
+    async with serve(play, "127.0.0.1", 0, ssl=context) as server:
+        location = f"https://localhost:{server.sockets[0].getsockname()[1]}/ws"
+        async with answering(redirect(location)) as (host, _):
+            end = ["--ca", files[0]] if how == "flag" else []
+            end += ["--seconds", "1"] if how == "neither" else ["--messages", "1"]
+            environment = {**os.environ, "no_proxy": "*", "SSL_CERT_FILE": files[0] if how == "variable" else ""}
+            command = [sys.executable, "-W", "error", "-m", "hello", "watch", host, *end]
+            with anyio.fail_after(LIMIT_SECONDS):
+                ended = await anyio.run_process(command, check=False, env=environment)
+    assert ended.returncode == (how == "neither")
+    assert (b"CERTIFICATE_VERIFY_FAILED" in ended.stdout) == (how == "neither")
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTP_PROXY", "socks_proxy"])
