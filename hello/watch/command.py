@@ -4,8 +4,10 @@ import argparse
 import asyncio
 import math
 import os
+import select
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
@@ -22,6 +24,8 @@ from hello.watch.tally import Tally
 MAX_LAST = 9_999_999  # messages; relays reject more
 MAX_SECONDS = 31_536_000.0  # a year
 MAX_MESSAGES = 1_000_000_000  # shown; a larger number is mistyped
+
+PATIENCE = 0.5  # seconds for a reader of stdout, once a signal has come: `| less` may never read on
 
 MISUSED = 2  # exit code
 NOT_SHOWN = 1  # exit code: something was lost or repeated, or that is not known
@@ -50,8 +54,18 @@ def main(arguments: Sequence[str]) -> int:
         write(format_line(event, at))
         return bool(tally.shown < options.messages)
 
+    def end_unread() -> None:
+        """End the process once stdout accepts nothing for PATIENCE: then a write to it blocks the main thread."""
+        while select.select([], [sys.stdout], [], PATIENCE)[1]:
+            time.sleep(PATIENCE)
+        tally.end(now=time.monotonic(), complete=False)
+        if select.select([], [sys.stderr], [], 0)[1]:  # it may be the same pipe
+            sys.stderr.write("hello watch: nobody reads stdout, so that later losses are not known\n")
+            sys.stderr.write(f"{format_line(tally, now_ms())}\n")
+        os._exit(NOT_SHOWN)
+
     try:
-        anyio.run(_watch, address, protocol, show, options.seconds)
+        anyio.run(_watch, address, protocol, show, options.seconds, end_unread)
         for item in protocol.finish():
             show(item)
         tally.end(now=time.monotonic(), complete=protocol.complete)
@@ -69,8 +83,17 @@ def main(arguments: Sequence[str]) -> int:
     return NOT_SHOWN if not protocol.complete or tally.lost or tally.repeated or protocol.finish() else 0
 
 
-async def _watch(address: str, protocol: ClientProtocol, show: Callable[[Event], bool], seconds: float) -> None:
-    """Follow the stream until a signal, so many seconds, or an event for which `show` returns False."""
+async def _watch(
+    address: str,
+    protocol: ClientProtocol,
+    show: Callable[[Event], bool],
+    seconds: float,
+    end_unread: Callable[[], None],
+) -> None:
+    """Follow the stream until a signal, so many seconds, or an event for which `show` returns False.
+
+    From a signal on `end_unread` runs in a thread, since a write may block this one.
+    """
     with anyio.move_on_after(seconds) as scope:
         loop = asyncio.get_running_loop()
 
@@ -78,7 +101,11 @@ async def _watch(address: str, protocol: ClientProtocol, show: Callable[[Event],
             if not show(event):
                 scope.cancel()
 
-        with handling_stop(lambda _: loop.call_soon_threadsafe(scope.cancel)):
+        def on_signal(_: int) -> None:
+            loop.call_soon_threadsafe(scope.cancel)
+            threading.Thread(target=end_unread, daemon=True).start()
+
+        with handling_stop(on_signal):
             await stay_connected(address, protocol, show_until_limit)
 
 

@@ -132,8 +132,8 @@ class _Connect(connect):
             return exc
         try:
             target = urlsplit(urljoin(self.uri, locations[0]))
-            query = target.query or urlsplit(self.uri).query
-            address = urlunsplit((SCHEMES[target.scheme], target.netloc, target.path, query, ""))
+            target = target._replace(scheme=SCHEMES[target.scheme], query=target.query or urlsplit(self.uri).query)
+            address = urlunsplit(target._replace(fragment=""))
             parse_uri(address)
         except (KeyError, ValueError, InvalidURI):
             where = _without_credentials(locations[0])
@@ -170,8 +170,7 @@ def _rejection(response: Response) -> str:
     status = f"{response.status_code} {response.reason_phrase}".strip()
     body = " ".join(bytes(response.body or b"").decode(errors="replace").split())[:MAX_DETAIL]
     if body.startswith("<"):
-        kind = "HTML" if "html" in body.lower() else "XML"
-        return f"an {kind} page, from a proxy or another server: {status}"
+        return f"an {'HTML' if 'html' in body.lower() else 'XML'} page, from a proxy or another server: {status}"
     return f"{status}: {body}" if body else status
 
 

@@ -1,5 +1,6 @@
 """The command `hello watch` (hello/watch/command.py) as a process, before real relays: limits, signals, exit codes."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Self
@@ -140,7 +142,7 @@ def test_exit_code(
 ) -> None:
     """A loss that no message has followed is shown at the end."""
 
-    async def play_steps(_: str, protocol: ClientProtocol, show: Callable[[Event], bool], __: float) -> None:
+    async def play_steps(_: str, protocol: ClientProtocol, show: Callable[[Event], bool], *__: object) -> None:
         for item in play(protocol, steps):
             show(item)
 
@@ -213,6 +215,30 @@ def test_a_pipe_whose_reader_ends_ends_it_quietly(process: HelloProcess) -> None
         assert watching.process.stderr is not None
         assert watching.process.stderr.read() == ""
         assert watching.process.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_nobody_reads(process: HelloProcess, number: signal.Signals) -> None:
+    """The tally goes to stderr, and what was lost since the last line is not known."""
+    if not Path("/proc/self/wchan").exists():
+        missing("no /proc/PID/wchan, which shows that a process waits for a pipe, on Linux")
+    reader, writer = os.pipe()
+    with Watching(process.url, "--json", stdout=writer) as watching:
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):  # until the pipe is full, whoever has filled it
+            while os.write(writer, b"\n"):
+                pass
+        os.set_blocking(writer, True)
+        while "pipe_write" not in Path(f"/proc/{watching.process.pid}/wchan").read_text():
+            time.sleep(0.02)  # the process gives no event to wait for
+        watching.process.send_signal(number)
+        _, errors = watching.process.communicate()
+    os.close(reader)
+    os.close(writer)
+    complaint, tally = errors.splitlines()
+    assert complaint == "hello watch: nobody reads stdout, so that later losses are not known"
+    assert json.loads(tally)["complete"] is False
+    assert watching.process.returncode == 1
 
 
 def test_a_full_disk_is_one_line_on_stderr(process: HelloProcess) -> None:
