@@ -60,8 +60,8 @@ def main(arguments: Sequence[str]) -> int:
             time.sleep(PATIENCE)
         tally.end(now=time.monotonic(), complete=False)
         if select.select([], [sys.stderr], [], 0)[1]:  # it may be the same pipe
-            sys.stderr.write("hello watch: nobody reads stdout, so that later losses are not known\n")
-            sys.stderr.write(f"{format_line(tally, now_ms())}\n")
+            complaint = "nobody reads stdout, so that later losses are not known"
+            sys.stderr.write(f"hello watch: {complaint}\n{format_line(tally, now_ms())}\n")
         os._exit(NOT_SHOWN)
 
     try:
@@ -84,15 +84,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _watch(
-    address: str,
-    protocol: ClientProtocol,
-    show: Callable[[Event], bool],
-    seconds: float,
-    end_unread: Callable[[], None],
+    address: str, protocol: ClientProtocol, show: Callable[[Event], bool], seconds: float, on_stop: Callable[[], None]
 ) -> None:
     """Follow the stream until a signal, so many seconds, or an event for which `show` returns False.
 
-    From a signal on `end_unread` runs in a thread, since a write may block this one.
+    From a signal on `on_stop` runs in a thread, since a write may block this one.
     """
     with anyio.move_on_after(seconds) as scope:
         loop = asyncio.get_running_loop()
@@ -103,7 +99,7 @@ async def _watch(
 
         def on_signal(_: int) -> None:
             loop.call_soon_threadsafe(scope.cancel)
-            threading.Thread(target=end_unread, daemon=True).start()
+            threading.Thread(target=on_stop, daemon=True).start()
 
         with handling_stop(on_signal):
             await stay_connected(address, protocol, show_until_limit)
@@ -119,8 +115,8 @@ def _set_authorities(path: str | None) -> None:
         try:
             ssl.create_default_context(cafile=path)
         except OSError as error:
-            reason = f"has no certificate authorities in PEM format: {error.strerror or error}"
-            raise ValueError(f"{name} {path!r} {reason}") from None
+            reason = error.strerror or error
+            raise ValueError(f"{name} {path!r} has no certificate authorities in PEM format: {reason}") from None
         os.environ["SSL_CERT_FILE"] = path
 
 

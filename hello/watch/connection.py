@@ -145,9 +145,8 @@ class _Connect(connect):
 
 def _route(address: str, attempt: connect) -> str:
     """Return where an attempt went instead of straight to `address`: by redirects, and through a proxy."""
-    route = ""
-    if attempt.uri != address:
-        route = f"redirected to {_without_credentials(attempt.uri.partition('?')[0])}: "[:MAX_DETAIL]
+    end = _without_credentials(attempt.uri.partition("?")[0])[:MAX_DETAIL]
+    route = "" if attempt.uri == address else f"redirected to {end}: "
     if proxy := get_proxy(attempt.ws_uri):
         scheme, slashes, place = proxy.rpartition("//")  # the library replaces the scheme of socks_proxy
         names = sorted(each for each, value in os.environ.items() if value.rpartition("//")[2] == place)
