@@ -74,10 +74,14 @@ class Tab:
             row = self.page.locator("#statistics > div", has=label)
             expect(row.locator("dd")).to_have_text(value, timeout=START_MS)
 
-    def expect_events(self, *patterns: str) -> None:
-        """Wait until the newest events of the connection match these patterns, newest first."""
+    def expect_events(self, *patterns: str, without: str | None = None) -> None:
+        """Wait until the newest events of the connection match these patterns, newest first.
+
+        Events that contain the text `without` do not count.
+        """
+        events = self.events.filter(has_not_text=without)
         for n, pattern in enumerate(patterns, 1):
-            expect(self.events.nth(-n)).to_have_text(re.compile(f"^{pattern}$"), timeout=START_MS)
+            expect(events.nth(-n)).to_have_text(re.compile(f"^{pattern}$"), timeout=START_MS)
 
     def expect_broken_hop(self, hop: int, label: str) -> None:
         """Wait until the picture has the path broken after the channel (1) or after the relay (2), with this label."""
