@@ -15,7 +15,6 @@ pytestmark = pytest.mark.browser
 # shortens them to meet the limit.
 MAX_BYTES = 60_000
 COMMENT = re.compile(r"/\*.*?\*/|<!--.*?-->|(?<!\S)//[^\n]*", re.DOTALL)
-RESET: dict[str, object] = {"type": "reset"}  # no frame: it stands for a call of resetPosition()
 
 
 def test_page_size() -> None:
