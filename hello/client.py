@@ -107,7 +107,7 @@ class ClientProtocol:
         self._missed = 0  # messages missed while disconnected and shown since this connection opened
         self._head: Position | None = None  # the newest position when this connection opened, or its channel came up
         self._history_end: Position | None = None  # the first head: messages up to it are history
-        self._known_end: Position | None = None  # up to which known messages come again, since we asked for recent ones
+        self._known_end: Position | None = None  # up to which known messages come again, once we have begun anew
         self._start: Position | None = None  # where to resume until there is a first message
         self._newest: Position | None = None  # of the last message received
         self._ids: dict[str, None] = {}  # in the order of arrival
@@ -191,7 +191,7 @@ class ClientProtocol:
             if self._rejected is None:
                 self._history_end = head
             else:
-                self._known_end = head
+                self._known_end = max(head or self._rejected, self._rejected)
         reconnected = self.connections > 1
         self._behind = reconnected and head is not None and head > (self.position or start)
         return [Resumed(0)] if reconnected and not self._behind else []
@@ -226,8 +226,8 @@ class ClientProtocol:
     def _take_loss(self, before: Position | None, known: bool) -> list[Item]:
         """Return the pending loss, if there is one; `known` is True if the message at `before` was shown already."""
         loss = self._gap
-        if loss is None and self._rejected is not None and not known:
-            loss = Lost(self._rejected, before, certain=False)
+        if self._rejected is not None:  # a gap where the stream begins anew is not one after our former position
+            loss = None if known else Lost(self._rejected, before, certain=False)
         self._gap = self._rejected = None
         return [] if loss is None else [loss]
 

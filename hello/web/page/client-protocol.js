@@ -108,7 +108,7 @@ export class ClientProtocol {
 	#isBehind = true; // until all messages up to the head have come
 	/** @type {Position | null} The first head: messages up to it are history. */
 	#historyEnd = null;
-	/** @type {Position | null} Up to which known messages come again, since recent ones were requested after a reset. */
+	/** @type {Position | null} Up to which known messages come again, after a reset. */
 	#knownEnd = null;
 	/** @type {string[]} The newest ids that were returned, oldest first. */
 	#ids = [];
@@ -182,7 +182,7 @@ export class ClientProtocol {
 		if (this.position === null) {
 			this.#start = start;
 			if (this.#rejectedPosition === null) this.#historyEnd = head;
-			else this.#knownEnd = head;
+			else this.#knownEnd = this.#rejectedPosition.isAfter(head) ? this.#rejectedPosition : head;
 		}
 		this.#isBehind = head !== null && head.isAfter(this.position);
 	}
@@ -225,8 +225,9 @@ export class ClientProtocol {
 	 */
 	#takeGap(position, isKnown) {
 		let gap = this.#pendingGap;
-		if (gap === null && this.#rejectedPosition !== null && !isKnown) {
-			gap = { type: "gap", after: this.#rejectedPosition, before: position, certain: false };
+		if (this.#rejectedPosition !== null) {
+			const after = this.#rejectedPosition; // a gap where the stream begins anew is not one after this position
+			gap = isKnown ? null : { type: "gap", after, before: position, certain: false };
 		}
 		this.#pendingGap = null;
 		this.#rejectedPosition = null;
