@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY, ACCEPT = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # the sample of RFC 6455, section 1.3
-SECONDS = 10.0  # for an answer, a frame, or the end of a connection that should come at once
+SECONDS = 30.0  # for an answer, a frame, or the end of a connection that should come at once
 
 
 class Frame(NamedTuple):
