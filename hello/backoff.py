@@ -13,6 +13,8 @@ MAX_FAILURES = 10  # any limit from 6 on reaches MAX_DELAY; without one 2 ** fai
 class Backoff:
     """Delays that double from FIRST_DELAY to MAX_DELAY, and start again after an attempt of over STEADY_SECONDS.
 
+    An attempt is all the time between two calls of `wait`, however many requests it has.
+
     Each delay is drawn between 50 % and 100 % of the doubled value, so that processes that lost the channel together
     do not come back together.
     """

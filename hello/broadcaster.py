@@ -1,4 +1,7 @@
-"""The actor that publishes, and what such an actor sees of the channel: a Publisher. It knows no channel."""
+"""The actor that publishes, and what such an actor sees of the channel: a Publisher. It knows no channel.
+
+An actor is a task that runs as long as its process: this one, or the relay.
+"""
 
 import random
 from typing import Protocol

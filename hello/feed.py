@@ -30,10 +30,10 @@ from hello.frames import BEAT, Frame, gap_frame, message_frame, status_frame, we
 from hello.log import Log
 from hello.message import ORIGIN, Entry, Gap, Position, now_ms, with_gaps
 
-# Of frames in one poll. A transport does not poll while its last write is incomplete, so that about so much is buffered
-# in this process for a client that does not read.
+# The frames of one poll have about so many bytes: the last one may exceed it. A transport does not poll while its last
+# write is incomplete, so that about so much is buffered in this process for a client that does not read.
 BLOCK_BYTES = 16 * 1024
-CACHE_SIZE = 256  # cursors whose next frames are kept; at most about 16 KiB each
+CACHE_SIZE = 256  # cursors whose next frames are kept, of about BLOCK_BYTES each, in each of two caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class RelayedEntry(Entry):
 class Cursor(NamedTuple):
     """What a client was sent so far."""
 
-    # Of the last message, or where the client starts. A number: how many of the newest messages the client wants, until
-    # a welcome or a status sends it where it starts.
+    # Of the last message, or where the client starts. A number says how many of the newest messages the client wants,
+    # until it was sent a welcome or a status with its start.
     position: Position | int
     status: int  # the number of the last status frame; 0 before the welcome
     beat: int  # the number of the last beat
@@ -110,7 +110,7 @@ class Feed:
             return None
         self._dropped = None
         # A channel that was restored from an older snapshot may give an entry a `prev` before the head of this log, if
-        # the entry was published before any process sent the higher position. To raise `prev` hides no loss: clients at
+        # no process had sent it the higher position yet. To raise `prev` hides no loss: clients at
         # the head have missed nothing, and all others are sent the entries up to the head first.
         prev = max(prev, self.head or ORIGIN)
         relayed_at = now_ms()
@@ -131,7 +131,7 @@ class Feed:
         """Add the first status "up": the log has all that the channel keeps, and from now on clients get messages."""
         self._loaded = self.caught_up.status + 1
         self.set_channel_up(True)
-        self._set_caught_up(self.caught_up._replace(position=self._resolve(0)))
+        self._set_caught_up(self.caught_up._replace(position=self._resolve(0)))  # if the log is empty, it was a number
 
     def set_channel_up(self, up: bool) -> None:
         """Add a status: the channel went away, or came back. Before `set_loaded` it stays down."""
@@ -154,12 +154,11 @@ class Feed:
         """Return how many messages come after the cursor; none before `set_loaded`."""
         return 0 if self._loaded is None else self._log.count_after(self._resolve(cursor.position))
 
-    def includes(self, sent: Cursor, end: Cursor) -> bool:
-        """Return True if a client at `sent` was sent all that one at `end` was; before `set_loaded` no messages."""
-        # Statuses and beats are sent together, so that a cursor with more of one has not fewer of the other.
-        if sent[1:] < end[1:] or self._loaded is None:
-            return sent[1:] >= end[1:]
-        return self._resolve(sent.position) >= self._resolve(end.position)
+    def includes(self, sent: Cursor, wanted: Cursor) -> bool:
+        """Return True if a client at `sent` has all that one at `wanted` has; before `set_loaded`, without messages."""
+        if sent.status < wanted.status or sent.beat < wanted.beat:
+            return False
+        return self._loaded is None or self._resolve(sent.position) >= self._resolve(wanted.position)
 
     def poll(self, cursor: Cursor) -> Pending | None:
         """Return what comes after the cursor, or None: status and beat first, then messages of about BLOCK_BYTES."""

@@ -21,7 +21,7 @@ def welcome_frame(*, relay: str, channel: str, start: Position | None, head: Pos
     `channel` is `up` or `down`. The stream has all messages after `start`: a client that has no message yet resumes
     there. It is None if this relay has not read its channel yet. `head` is the newest position, None if there is none.
     """
-    return _frame("welcome", start, relay=relay, channel=channel, **_ends(start, head))
+    return _frame("welcome", start, relay=relay, channel=channel, **_start_and_head(start, head))
 
 
 def message_frame(entry: Entry, *, relay: str, relayed_at: int) -> Frame:
@@ -48,12 +48,12 @@ def gap_frame(gap: Gap) -> Frame:
 def status_frame(*, channel: str, since: int, start: Position | None, head: Position | None) -> Frame:
     """Return the frame that reports the channel as `up` or `down`.
 
-    `since` is UNIX time in milliseconds. `start` and `head` are for a client whose welcome had none.
+    `since` is UNIX time in milliseconds. `start` and `head` come with it where the welcome could not have them.
     """
-    return _frame("status", start, channel=channel, since=since, **_ends(start, head))
+    return _frame("status", start, channel=channel, since=since, **_start_and_head(start, head))
 
 
-def _ends(start: Position | None, head: Position | None) -> dict[str, str | None]:
+def _start_and_head(start: Position | None, head: Position | None) -> dict[str, str | None]:
     return {} if start is None else {"start": str(start), "head": None if head is None else str(head)}
 
 

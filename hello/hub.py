@@ -1,7 +1,7 @@
 """The clients of one relay: admission, notification, drain. It must not know by which transport they connect.
 
 A client costs a cursor and no queue: a client that resumes is a cursor that starts at a position, a slow client is a
-cursor that lags, and a loss is a cursor that fell off the tail of the log.
+cursor that lags, and a loss is a cursor that is older than the oldest entry of the log.
 """
 
 import math
@@ -31,7 +31,8 @@ class Refused(Exception):
 class Subscriber(ABC):
     """What the hub notifies when there may be frames: one client, or a group of clients with equal cursors.
 
-    A transport may move clients that have caught up into a group, which is notified, and polls, once for all of them.
+    A transport may move clients that have caught up into a group, which is notified, and polls, once for all of them. A
+    client that leaves the group gets the cursor of the group: its own one does not move meanwhile.
     """
 
     __slots__ = ("cursor", "hub")
@@ -60,7 +61,7 @@ class Client(Subscriber):
 
     def __init__(self, hub: "Hub") -> None:
         super().__init__(hub)
-        self.drain_end: Cursor | None = None  # what the client is sent up to, once it is to be drained
+        self.drain_end: Cursor | None = None  # at this cursor a client that is drained is closed; None before its drain
         self.blocked_since: float | None = None  # event loop time since which a write to it has not been completed
 
     @property

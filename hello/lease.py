@@ -51,9 +51,9 @@ class Lease(Publisher):
                 self.status.lost(reason)
                 await backoff.wait()
                 continue
-            self.status.replied()
-            if acquired is not self.is_leader or not self.status.ready.is_set():
+            if acquired is not self.is_leader or not self.status.up:
                 log.info("broadcaster: %s", "is the leader" if acquired else "waits, another broadcaster is the leader")
+            self.status.replied()
             if acquired and not self.is_leader:
                 self._leader_since = anyio.current_time()
                 self._leader.set()
@@ -87,7 +87,10 @@ class Lease(Publisher):
                 return position
 
     async def release(self) -> None:
-        """Release the lease, so that another holder need not wait until it expires. Call it after `renew` has ended."""
+        """Release the lease, so that another holder need not wait until it expires.
+
+        Call it after `renew` and every `publish` have ended: both acquire the lease.
+        """
         with anyio.move_on_after(RELEASE_SECONDS), suppress(ChannelLost):
             await self._channel.release(self._holder)
 
@@ -96,8 +99,8 @@ class Lease(Publisher):
             try:
                 return await self._channel.publish(message, self._holder)
             except Fenced:
-                # The lease may have expired in an outage, or been evicted, even again and again. Only if another holder
-                # has it now is the message dropped.
+                # The lease may have expired in an outage, or a Redis that is short of memory may have evicted it, even
+                # again and again. Only if another holder has it now is the message dropped.
                 if not await self._acquire():
                     raise
 
@@ -106,7 +109,7 @@ class Lease(Publisher):
         # until the lease expires. The wait is short: a channel that does not reply is lost within seconds.
         with anyio.CancelScope(shield=True):
             acquired = await self._channel.acquire(self._holder)
-        return acquired  # noqa: RET504  # inside, mypy misses a return: a scope may swallow a cancellation
+        return acquired  # noqa: RET504  # returned outside, since to mypy the scope may swallow any exception
 
     def _step_down(self) -> None:
         if self.is_leader:

@@ -64,7 +64,8 @@ ORIGIN = Position(0, 0)  # before every entry
 class Message:
     """One broadcast. `sent_at` is UNIX time in milliseconds; a repeated publish has the same `id`.
 
-    Raises Malformed if a field has the wrong type, is empty or is too long.
+    Raises Malformed if a field has the wrong type, is empty or too long, has a lone surrogate or, for `sent_at`, is not
+    between 0 and MAX_TIME.
     """
 
     id: str

@@ -22,11 +22,11 @@ async def relay(
 ) -> None:
     """Append the entries of the batches to the hub, and notify its clients, without an end.
 
-    The caller gives `batches` that resume after the head of the hub when the channel was lost. The actor has started
-    once it has appended every entry that the channel kept: until then clients get no messages.
+    After a loss of the channel, `batches` must resume after the head of the hub's feed. The actor has started once it
+    has appended every entry that the channel kept: until then clients get no messages.
     """
     started = False
-    position: Position | None = None  # of the last entry received, even if the hub dropped it since it has the message
+    position: Position | None = None  # of the last entry received, even if the hub dropped it as a copy
     async for batch in batches:
         unsent = 0  # bytes of frames appended since the last notification
         for entry in batch:

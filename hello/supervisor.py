@@ -5,6 +5,7 @@ actor does, or who the clients are.
 """
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable
 
 import anyio
@@ -24,16 +25,16 @@ class ChannelStatus(TaskStatus[None]):
     """Whether the channel replies to one actor, for the log, the metrics and, by `on_change`, for the clients.
 
     It is the TaskStatus of the actor too. `ready` is set once the actor has started, or its channel was unreachable for
-    UNREACHABLE_SECONDS: the actor then waits for the channel as it would after a loss, and a platform that waited for
-    it would keep the old processes, or refuse to move them, for as long. A channel that refuses, or whose name does not
-    resolve, may be a wrong setting: then the actor is not ready, and a rollout stops.
+    UNREACHABLE_SECONDS: it then waits for the channel as it would after a loss. Otherwise Kubernetes would stop a
+    rollout, or the drain of a node, until the server is back, and the drain may be what keeps the server away. A
+    channel that refuses, or whose name does not resolve, may be a wrong setting: then a rollout must stop.
     """
 
     def __init__(self, actor: str, metrics: Metrics, on_change: Callable[[bool], None] = lambda up: None) -> None:
         self.up: bool | None = None  # None until the first reply or failure
         self.ready = anyio.Event()
         self.reason = ""  # of the last loss
-        self._unreachable_since: float | None = None
+        self._unreachable_since = math.inf
         self._actor = actor
         self._on_change = on_change
         self._gauge = metrics.channel_up.labels(actor)
@@ -47,18 +48,18 @@ class ChannelStatus(TaskStatus[None]):
     def replied(self) -> None:
         """Record that the channel has replied to this actor, if only by an empty batch."""
         self._last_reply = anyio.current_time()
-        self._unreachable_since = None
+        self._unreachable_since = math.inf
         if self.up is False:
             log.info("%s: channel back after %.1f s", self._actor, self._last_reply - self._last_change)
         if not self.up:
             self._set(up=True)
 
     def lost(self, reason: ChannelLost) -> None:
-        """Record a failed attempt; only the first one after a reply is logged."""
+        """Record a failed attempt; the first one, and the first one after a reply, is logged."""
         now = anyio.current_time()
         self.reason = str(reason)
-        self._unreachable_since = (self._unreachable_since or now) if reason.unreachable else None
-        if self._unreachable_since is not None and now - self._unreachable_since >= UNREACHABLE_SECONDS:
+        self._unreachable_since = min(self._unreachable_since, now) if reason.unreachable else math.inf
+        if now - self._unreachable_since >= UNREACHABLE_SECONDS:
             self.ready.set()
         if self.up is not False:
             log.warning("%s: channel lost, retrying until it is back: %s", self._actor, reason)

@@ -93,12 +93,16 @@ class AcceptedLog:
 class Reader:
     """Checks what one reader receives, message by message. `cursor` is where it starts; None: at any entry.
 
-    `is_lost(entry, at)` is True if this reader cannot receive an entry any more at that time, and False if the entry
-    must be the next one that the reader receives.
+    `is_lost(entry, at)` is True if this reader cannot receive an entry any more at that time, False if the entry must
+    be the next one that the reader receives, and None if the reader need not receive it.
     """
 
     def __init__(
-        self, name: str, log: AcceptedLog, is_lost: Callable[[Accepted, float], bool], cursor: Position | None = None
+        self,
+        name: str,
+        log: AcceptedLog,
+        is_lost: Callable[[Accepted, float], bool | None],
+        cursor: Position | None = None,
     ) -> None:
         self.name = name
         self.cursor = cursor  # the reader has received all messages up to here, or a gap in their place
@@ -132,7 +136,9 @@ class Reader:
         for entry in self._log.between(self.cursor, position):
             if message.shown is not None and (entry.id in self.shown or entry.id == message.id):
                 continue  # accepted again after a loss: the client has the first one, or this one
-            if not self._is_lost(entry, message.at):
+            if (lost := self._is_lost(entry, message.at)) is None:
+                continue
+            if not lost:
                 yield "missing", f"was received without {entry.id} at {entry.position}, which is not lost"
             elif gap is None or not gap.after < entry.position < gap.before:
                 yield "unreported gap", f"was received, and not that {entry.id} at {entry.position} is lost"

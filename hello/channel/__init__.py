@@ -1,4 +1,6 @@
-"""The channel, a log with positions: its methods and its promises. Each backend has a file of its own.
+"""The channel, a log with positions: its methods and its promises.
+
+A backend is one way to keep the promises, such as Redis, and has a file of its own.
 
 Nine promises, each a check of that name in `hello.testing.check_channel`, which every backend passes:
 
@@ -6,16 +8,16 @@ order    all subscribers receive the entries in one and the same order
 seam     a subscriber from position p receives every kept entry after p, then the new ones: none missing, none twice
          where the two meet
 gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently.
-         A backend that lost its newest entries must not use their positions again: with every call the code for that
-         backend sends the highest position that this process has published or read, and new entries come after it
+         A server that lost its newest entries must not use their positions again. So each process remembers the highest
+         position that it has published or read, and sends it with every call: new entries come after it
 once     publishing a message again (same id) adds nothing, and returns the position that the message already has, as
          long as it is among the last `history` entries
-ready    once `subscribe` has been entered, every entry published afterwards is received, and comes after the high
-         watermark of the subscription
+ready    once `subscribe` has been entered, every entry published afterwards is received, unless it was trimmed first,
+         and comes after the high watermark of the subscription
 bounded  a channel keeps exactly its last `history` entries, however slow its readers are
 leader   at most one process at a time has the lease, until it releases the lease or has not renewed it for
-         LEASE_SECONDS; a new message from any other process is refused (Fenced)
-outage   while the backend is away or refuses, publish and subscription raise ChannelLost within seconds
+         LEASE_SECONDS; a new message from any other holder is refused (Fenced)
+outage   while the server is away or refuses, publish and subscription raise ChannelLost within seconds
 leave    leaving a subscription frees everything that it held, on error and cancellation too
 """
 
@@ -25,7 +27,7 @@ from typing import Protocol
 
 from hello.message import Entry, Message, Position
 
-HEARTBEAT_SECONDS = 2.0  # between two batches of a quiet subscription: an empty batch proves that the backend replies
+HEARTBEAT_SECONDS = 2.0  # between two batches of a quiet subscription: an empty batch proves that the server replies
 # A leader that died blocks the others for so long. A living one renews every second, and may be two seconds late.
 LEASE_SECONDS = 3.0
 MAX_BATCH = 1000  # entries: a reader that is far behind does not block the event loop
@@ -36,8 +38,9 @@ Batch = list[Entry]
 class Subscription(AsyncIterator[Batch]):
     """The batches of a subscription, without an end.
 
-    `high_watermark` is the highest position that any process had published or read, as far as the backend knew when the
-    subscription was entered. Where the channel was empty, it is the position of a reader that has missed nothing.
+    `high_watermark` is the highest position that any process had published or read, as far as the server knew when the
+    subscription was entered. A reader of an empty channel starts there: if the `prev` of an entry is greater, another
+    entry was lost before it.
     """
 
     def __init__(self, high_watermark: Position, batches: AsyncGenerator[Batch, None]) -> None:
@@ -49,10 +52,10 @@ class Subscription(AsyncIterator[Batch]):
 
 
 class ChannelLost(Exception):
-    """The backend is away, or refuses; a retry may help. The text of the error says what happened, in one line.
+    """The server is away, or refuses; a retry may help. The text of the error says what happened, in one line.
 
-    `unreachable` is True if the address of the backend is good, as far as anybody can know, and nothing replies there:
-    its name resolves, and neither a log-in nor a TLS handshake has failed.
+    `unreachable` is True if nothing replies at an address that may be right: its name resolves, and neither a log-in
+    nor a TLS handshake has failed.
     """
 
     def __init__(self, text: str, *, unreachable: bool = False) -> None:
@@ -61,7 +64,7 @@ class ChannelLost(Exception):
 
 
 class Unsupported(Exception):
-    """The backend is of a version that cannot keep the promises. The text of the error says which, and which can."""
+    """The server is of a version that cannot keep the promises. The text of the error says which, and which can."""
 
 
 class Fenced(Exception):
@@ -73,7 +76,7 @@ class Channel(Protocol):
 
     `holder` is the name under which a process acquires the lease.
 
-    A method raises Unsupported if the first backend that this channel reaches cannot keep the promises. If a later one
+    A method raises Unsupported if the first server that this channel reaches cannot keep the promises. If a later one
     cannot, as after a failover, the method raises ChannelLost: another one may follow.
     """
 

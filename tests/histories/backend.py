@@ -31,11 +31,12 @@ class Backend(MemoryChannel):
         self._history = history
         self._checker = checker
         self._saved: Sequence[Entry] = ()
+        self._remembered = ORIGIN  # the newest position that the publishers know
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         position = await super().publish(message, holder)
         if position > self.last:
-            self.last, self.last_id = position, message.id
+            self.last, self.last_id, self._remembered = position, message.id, position
             self._checker.accepted(self._entries()[-1], holder)
         return position
 
@@ -68,9 +69,11 @@ class Backend(MemoryChannel):
     def _replace(self, log: Log[Entry], entries: Sequence[Entry], *, known: bool = True) -> None:
         for entry in entries:
             log.append(entry)
+        if not known:
+            self._remembered = ORIGIN
         if isinstance(log, _Restored):
-            log.high_watermark = self.last
-        self._log, self._high_watermark, self._holder = log, self.last if known else ORIGIN, None
+            log.high_watermark = self._remembered
+        self._log, self._high_watermark, self._holder = log, self._remembered, None
         self._checker.replaced(frozenset(entry.position for entry in entries), known=known)
 
     def _entries(self) -> Sequence[Entry]:

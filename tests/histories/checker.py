@@ -55,10 +55,16 @@ class _Client:
     states: list[State] = field(default_factory=list)
     pending: Position | None = None  # up to where the relay must send before it closes
 
-    def is_lost(self, entry: Accepted, _: float) -> bool:
-        """True if its relay never had the entry, or has trimmed it."""
+    def is_lost(self, entry: Accepted, _: float) -> bool | None:
+        """True if its relay never had the entry, or has trimmed it.
+
+        None if its relay dropped the entry as a copy, and the client resumed after the first one: what is not promised.
+        """
         if entry.position in self.relay.dropped:
-            return entry.id not in self.relay.log and entry.id not in self.reader.shown
+            first, cursor = self.relay.log.get(entry.id), self.reader.cursor
+            if first is not None and cursor is not None and cursor >= first:
+                return None
+            return first is None and entry.id not in self.reader.shown
         return self.relay.log.get(entry.id) != entry.position
 
 
@@ -203,8 +209,9 @@ class Checker:
             client.reader.cursor = client.reader.cursor or start
 
     def position_refused(self, number: int) -> None:
-        """A client begins anew with recent messages, since a relay refused its position."""
-        self._client(number).position = None
+        """A client begins anew with recent messages, since a relay refused its position: old ones, maybe."""
+        client = self._client(number)
+        client.position = client.reader.cursor = None
 
     def reloaded(self, number: int) -> None:
         """A client begins anew, as another one."""
