@@ -14,7 +14,7 @@ Then the channel goes down, by status 3:
     poll(Cursor(position=5-0, status=2, beat=0))    status: down                          next: Cursor(5-0, 3, 0)
 
 Until the relay has read its channel (`set_loaded`) the channel is "down", and a client gets no message: its cursor
-keeps where it resumes, or how many recent messages it wants. The first status "up" has the position where it starts.
+keeps where it resumes, or how many recent messages it wants. The first status "up" tells it where its stream starts.
 
 Equal cursors get the same frames, made once. Nearly all clients have caught up, and have the same cursor. Clients that
 resume at the same time from different positions soon have equal cursors too: the log is divided into blocks of about
@@ -77,7 +77,7 @@ class Feed:
         self._channel = "down"
         self._since = now_ms()  # the time of the last status
         self._high_watermark = ORIGIN  # of the channel when the relay subscribed
-        self._loaded: int | None = None  # the number of the status "up" that came once the relay had read the channel
+        self._loaded_status: int | None = None  # the number of the first status "up"; None before
         self._dropped: tuple[Position, Position] | None = None  # position and `prev` of the last entry, if dropped
         self._bytes = 0  # of the frames of all messages so far
         self._cache: dict[Cursor, Pending] = {}  # the results of `poll`, until a message, status or beat is added
@@ -93,7 +93,7 @@ class Feed:
     @property
     def end(self) -> Position | None:
         """Up to where this relay has read: the head, or where an empty channel begins; None before `set_loaded`."""
-        return None if self._loaded is None else self.head or self._high_watermark
+        return None if self._loaded_status is None else self.head or self._high_watermark
 
     def append(self, entry: Entry) -> RelayedEntry | None:
         """Add an entry of the channel, and return it as the clients get it.
@@ -124,18 +124,18 @@ class Feed:
 
     def set_high_watermark(self, position: Position) -> None:
         """Set the high watermark of the channel, where an empty channel begins; no effect after `set_loaded`."""
-        if self._loaded is None:
+        if self._loaded_status is None:
             self._high_watermark = position
 
     def set_loaded(self) -> None:
         """Add the first status "up": the log has all that the channel keeps, and from now on clients get messages."""
-        self._loaded = self.caught_up.status + 1
+        self._loaded_status = self.caught_up.status + 1
         self.set_channel_up(True)
-        self._set_caught_up(self.caught_up._replace(position=self._resolve(0)))  # if the log is empty, it was a number
+        self._set_caught_up(self.caught_up._replace(position=self._resolve(0)))  # 0 so far, if the log is empty
 
     def set_channel_up(self, up: bool) -> None:
         """Add a status: the channel went away, or came back. Before `set_loaded` it stays down."""
-        if self._loaded is None:
+        if self._loaded_status is None:
             return
         self._channel, self._since = "up" if up else "down", now_ms()
         self._set_caught_up(self.caught_up._replace(status=self.caught_up.status + 1))
@@ -152,22 +152,25 @@ class Feed:
 
     def count_after(self, cursor: Cursor) -> int:
         """Return how many messages come after the cursor; none before `set_loaded`."""
-        return 0 if self._loaded is None else self._log.count_after(self._resolve(cursor.position))
+        return 0 if self._loaded_status is None else self._log.count_after(self._resolve(cursor.position))
 
     def includes(self, sent: Cursor, wanted: Cursor) -> bool:
-        """Return True if a client at `sent` has all that one at `wanted` has; before `set_loaded`, without messages."""
+        """Return True if a client at `sent` has all that one at `wanted` has.
+
+        Before `set_loaded` only statuses and beats count, since no client gets messages.
+        """
         if sent.status < wanted.status or sent.beat < wanted.beat:
             return False
-        return self._loaded is None or self._resolve(sent.position) >= self._resolve(wanted.position)
+        return self._loaded_status is None or self._resolve(sent.position) >= self._resolve(wanted.position)
 
     def poll(self, cursor: Cursor) -> Pending | None:
-        """Return what comes after the cursor, or None: status and beat first, then messages of about BLOCK_BYTES."""
+        """Return what comes after the cursor: status and beat, then about BLOCK_BYTES of messages; None if nothing."""
         if cursor == self.caught_up:
             return None
         pending = self._cache.get(cursor)
         if pending is None:
             is_current = (cursor.status, cursor.beat) == (self.caught_up.status, self.caught_up.beat)
-            if is_current and self._loaded is None:
+            if is_current and self._loaded_status is None:
                 return None
             pending = self._messages(cursor) if is_current else self._status_and_beat(cursor)
             _put(self._cache, cursor, pending)
@@ -175,7 +178,7 @@ class Feed:
 
     def _status_and_beat(self, cursor: Cursor) -> Pending:
         frames, position, start = [], cursor.position, None
-        if self._loaded is not None and cursor.status < self._loaded:
+        if self._loaded_status is not None and cursor.status < self._loaded_status:
             position = start = self._resolve(position)
         if cursor.status == 0:
             frames.append(welcome_frame(relay=self._instance, channel=self._channel, start=start, head=self.head))

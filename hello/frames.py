@@ -48,7 +48,8 @@ def gap_frame(gap: Gap) -> Frame:
 def status_frame(*, channel: str, since: int, start: Position | None, head: Position | None) -> Frame:
     """Return the frame that reports the channel as `up` or `down`.
 
-    `since` is UNIX time in milliseconds. `start` and `head` come with it where the welcome could not have them.
+    `since` is UNIX time in milliseconds. `start` and `head` are in it only if the client had its welcome before the
+    relay had read its channel.
     """
     return _frame("status", start, channel=channel, since=since, **_start_and_head(start, head))
 

@@ -51,7 +51,7 @@ class Lease(Publisher):
                 self.status.lost(reason)
                 await backoff.wait()
                 continue
-            if acquired is not self.is_leader or not self.status.up:
+            if acquired is not self.is_leader or not self.status.up:  # at the start and after an outage, too
                 log.info("broadcaster: %s", "is the leader" if acquired else "waits, another broadcaster is the leader")
             self.status.replied()
             if acquired and not self.is_leader:

@@ -34,9 +34,9 @@ class Log(Generic[E]):
         Its message must not be in the log: see `find`.
 
         Raises ValueError if its position is not after the head: readers would skip it. Raises ValueError if its `prev`
-        is before the head; a `prev` after the head is a gap. Example: the head is 5-0, and the new entry 6-0 has prev
-        3-0. A later append trims 5-0. A reader at 4-0 has then missed 5-0, but 6-0 follows 4-0 (see `Entry.follows`):
-        the reader would get no gap.
+        is before the head; a `prev` after the head is a gap. The reason: if 6-0 with prev 3-0 were accepted at the head
+        5-0, and 5-0 were trimmed later, a reader at 4-0 would miss 5-0 without a gap, since 6-0 follows 4-0 (see
+        `Entry.follows`).
         """
         head = self.head or ORIGIN
         if entry.position <= head:

@@ -26,7 +26,7 @@ async def relay(
     has appended every entry that the channel kept: until then clients get no messages.
     """
     started = False
-    position: Position | None = None  # of the last entry received, even if the hub dropped it as a copy
+    position: Position | None = None  # of the last entry received, even if the hub dropped it (see `Feed.append`)
     async for batch in batches:
         unsent = 0  # bytes of frames appended since the last notification
         for entry in batch:

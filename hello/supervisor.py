@@ -26,8 +26,9 @@ class ChannelStatus(TaskStatus[None]):
 
     It is the TaskStatus of the actor too. `ready` is set once the actor has started, or its channel was unreachable for
     UNREACHABLE_SECONDS: it then waits for the channel as it would after a loss. Otherwise Kubernetes would stop a
-    rollout, or the drain of a node, until the server is back, and the drain may be what keeps the server away. A
-    channel that refuses, or whose name does not resolve, may be a wrong setting: then a rollout must stop.
+    rollout, or the drain of a node, until the server is back; and the server may be on that very node, and come back
+    elsewhere only after the drain. A channel that refuses, or whose name does not resolve, may be a wrong setting: then
+    a rollout must stop.
     """
 
     def __init__(self, actor: str, metrics: Metrics, on_change: Callable[[bool], None] = lambda up: None) -> None:

@@ -8,8 +8,9 @@ order    all subscribers receive the entries in one and the same order
 seam     a subscriber from position p receives every kept entry after p, then the new ones: none missing, none twice
          where the two meet
 gap      where entries after p are gone, the `prev` of the next entry is greater than p: no loss is skipped silently.
-         A server that lost its newest entries must not use their positions again. So each process remembers the highest
-         position that it has published or read, and sends it with every call: new entries come after it
+         A server that lost its newest entries must not use their positions again. So the code for a backend remembers
+         the high watermark, the highest position that this process has published or read, and sends it to the server
+         with every call: new entries come after it
 once     publishing a message again (same id) adds nothing, and returns the position that the message already has, as
          long as it is among the last `history` entries
 ready    once `subscribe` has been entered, every entry published afterwards is received, unless it was trimmed first,
@@ -54,8 +55,8 @@ class Subscription(AsyncIterator[Batch]):
 class ChannelLost(Exception):
     """The server is away, or refuses; a retry may help. The text of the error says what happened, in one line.
 
-    `unreachable` is True if nothing replies at an address that may be right: its name resolves, and neither a log-in
-    nor a TLS handshake has failed.
+    `unreachable` is True if nothing replies, and nothing points to a wrong setting: the name of the server resolves,
+    and neither a log-in nor a TLS handshake has failed.
     """
 
     def __init__(self, text: str, *, unreachable: bool = False) -> None:

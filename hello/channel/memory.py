@@ -15,7 +15,7 @@ class MemoryChannel:
     """A channel with the promises of `hello.channel`, on asyncio and on trio; tests run it in virtual time."""
 
     def __init__(self, history: int, high_watermark: Position = ORIGIN) -> None:
-        """Keep `history` entries. The first one gets `high_watermark` as its `prev`: a high one imitates a loss."""
+        """Keep `history` entries. The first one has the `prev` `high_watermark`, as after a loss of all."""
         self._log: Log[Entry] = Log(history)
         self._high_watermark = high_watermark
         self._changed = anyio.Event()
