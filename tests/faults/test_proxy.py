@@ -45,8 +45,11 @@ class Proxied:
         return self._stack.enter_context(connection)
 
     async def connect_through(self) -> tuple[socket.socket, socket.socket]:
-        """Return both ends of a new connection."""
-        return self.connect(), await self.accept()
+        """Return both ends of a new connection, once the proxy has both."""
+        client, server = self.connect(), await self.accept()
+        client.sendall(b".")
+        assert await receive(server, 1) == b"."
+        return client, server
 
 
 @asynccontextmanager
