@@ -35,7 +35,8 @@ async def broadcaster(publisher: Publisher, *, text: str, interval: tuple[float,
     """Publish `text` without an end; the pauses between messages, in seconds, are drawn uniformly from `interval`."""
     while True:
         leader_since = await publisher.leader()
-        # The former leader may have published a moment before: messages of two leaders are no closer than those of one.
+        # The former leader may have published a moment before: messages of two leaders are no closer than those of one,
+        # but for a message that was retried while another process was the leader, and gave the lease up again.
         await anyio.sleep_until(leader_since + interval[0])
         if await publisher.publish(text) is None:
             continue  # another process is the leader, and publishes: this one waits until it is the leader again

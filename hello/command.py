@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import anyio
+from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.channel import Unsupported
@@ -26,6 +27,7 @@ from hello.system import describe, run
 from hello.watchdog import watched_loop
 from hello.web.listener import RESERVED_FDS, listen
 from hello.web.origin import AllowedHosts
+from hello.web.refusals import OnRefused
 from hello.web.server import serve
 
 FALLBACK_NOFILE = 65_536  # file descriptors, where the hard limit is infinite; macOS refuses an infinite soft limit
@@ -79,11 +81,14 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         host, port = listener.getsockname()[:2]
         log.info("%s: http://%s:%d", "page" if name == "public" else name, f"[{host}]" if ":" in host else host, port)
 
-    async def serve_at(name: str, app: ASGIApp, stop: anyio.Event, **options: Any) -> None:
+    async def serve_at(
+        name: str, app: ASGIApp, stop: anyio.Event, *, on_refused: OnRefused, task_status: TaskStatus[None]
+    ) -> None:
         reserved = RESERVED_FDS if name == "public" else 0
         if name == "ops" and ip_address(listeners[name].getsockname()[0]).is_loopback:
             app = AllowedHosts(app, _is_local, "HELLO_OPS_HOST")  # no proxy is in front of it
-        await serve(app, stop, listener=listeners[name], reserved_fds=reserved, **options)
+        listener = listeners[name]
+        await serve(app, stop, listener=listener, reserved_fds=reserved, on_refused=on_refused, task_status=task_status)
 
     with handling_stop(_stopper(stop)):
         async with (

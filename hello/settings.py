@@ -13,7 +13,6 @@ import os
 import pkgutil
 import re
 import socket
-import sysconfig
 import traceback
 import unicodedata
 from collections.abc import Callable, Container, Coroutine, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_val
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hello.channel.urls import DEFAULT_STREAM, SCHEMES
+from hello.own_code import is_own
 
 PREFIX = "HELLO_"
 ActorName = Literal["broadcaster", "relay"]  # each has its row in `system.run`, and nothing else names them all
@@ -256,9 +256,8 @@ def _place(error: BaseException) -> str:
     """Return the file and line of an error in a module: the innermost line outside of installed packages."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
-    installed = tuple(sysconfig.get_paths()[each] for each in ("stdlib", "purelib"))
     _, *frames = traceback.extract_tb(error.__traceback__)  # the first frame is our own
-    frame = ([each for each in frames if not each.filename.startswith(("<", *installed))] or frames)[-1]
+    frame = ([each for each in frames if is_own(each.filename)] or frames)[-1]
     return f"{frame.filename}:{frame.lineno}"
 
 

@@ -6,7 +6,6 @@ A thread asks the loop for an answer, four times a second. Only if none comes do
 import asyncio
 import logging
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -15,12 +14,11 @@ from traceback import walk_stack
 
 import anyio
 
+from hello.own_code import is_own
+
 PERIOD_SECONDS = 0.25  # between an answer and the next question
 STALL_SECONDS = 1.0  # without an answer before a warning; meanwhile no stream of this process gets anything
 GRACE_SECONDS = 0.25  # for the answer of a loop that did not run because the whole process was paused
-
-# Folders of code that a person has installed, and has not written.
-_LIBRARIES = ("<frozen ", *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")))
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +60,6 @@ def _watch(loop: asyncio.AbstractEventLoop, loop_thread: int, ended: threading.E
 def _executed_line(thread: int) -> str:
     """Return the innermost line of a person's own code that the thread executes, or else of any code."""
     stack = [(frame.f_code, line) for frame, line in walk_stack(sys._current_frames()[thread])]
-    own = [each for each in stack if not each[0].co_filename.startswith(_LIBRARIES) and each[0].co_name != "<module>"]
+    own = [each for each in stack if is_own(each[0].co_filename) and each[0].co_name != "<module>"]
     code, line = (own or stack)[0]
     return f"{code.co_filename}:{line} ({code.co_name})"

@@ -24,6 +24,7 @@ from hello.channel.redis import Keys
 from hello.command import main as run
 from hello.settings import ConfigError, Settings, load
 from hello.web.listener import listen
+from tests.conftest import missing
 from tests.processes import HelloProcess, free_ports
 from tests.readmes import ROOT
 from tests.redis_server import RedisServer
@@ -122,7 +123,7 @@ def test_signal_at_any_moment(tmp_path: Path, moment: str, number: signal.Signal
     The kernel drops a signal for process 1 of a container that has no handler.
     """
     if under and (shutil.which("unshare") is None or subprocess.run([*under, "true"], check=False).returncode):
-        pytest.skip("unshare may not start a process 1: run the tests as root, or allow user namespaces")
+        missing("unshare may not start a process 1: run the tests as root, or allow user namespaces")
     (tmp_path / "sitecustomize.py").write_text(AT_MOMENT)
     process = HelloProcess(log_format="json")
     moments = {"PYTHONPATH": str(tmp_path), "MOMENT": moment, "NUMBER": str(int(number))}

@@ -1,4 +1,4 @@
-"""Counts what a watch has shown, in bounded memory, from items alone. It knows neither clocks nor output."""
+"""Counts what a watch has shown, in bounded memory, from its events. It knows neither clocks nor output."""
 
 import statistics
 from collections import deque

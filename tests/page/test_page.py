@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from hello.web.listener import listen
+from tests.conftest import missing
 from tests.page.conftest import StartHello
 from tests.page.redis_stream import Entry, RedisStream
 from tests.page.tab import START_MS, Tab
@@ -70,7 +71,7 @@ def test_every_address_is_served_alike(tab: Tab, host: str) -> None:
     try:
         listen(address, 0).close()
     except OSError:
-        pytest.skip(f"this machine has no {address}")
+        missing(f"this machine has no {address}")
     with HelloProcess(host=address) as process:
         tab.open(f"http://{host}:{process.port}/")
         assert {urlsplit(each)[:2] for each in tab.addresses if "?last=" in each} == {("ws", f"{host}:{process.port}")}

@@ -14,6 +14,7 @@ from hello.web import http_protocol
 from hello.web.http_protocol import MAX_HEAD
 from hello.web.listener import listen
 from hello.web.public import public_app
+from tests.conftest import missing
 from tests.processes import HelloProcess
 from tests.web.conftest import Clock
 from tests.web.inprocess import serving
@@ -238,9 +239,10 @@ async def test_draining_relay_ends_its_connections() -> None:
             assert received.endswith(b"0\r\n\r\n")
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has the option TCP_USER_TIMEOUT")
 def test_kernel_notices_a_vanished_client() -> None:
     """The kernel ends an accepted connection whose bytes are not acknowledged for a minute."""
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        missing("only Linux has the option TCP_USER_TIMEOUT")
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         connection, _ = listener.accept()
         with connection:
