@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hello.feed import BLOCK_BYTES, CACHE_SIZE, Cursor, Feed, Pending
@@ -234,6 +234,7 @@ before_load = st.lists(appends | joins | polls | news | st.builds(HighWatermark,
     st.integers(0, 60),
     st.lists(appends | joins | joins | polls | polls | polls | polls | news, min_size=1, max_size=40),
 )
+@example(3, [Join(last=2), Poll(0, True), Append(3, 1, 0), Poll(0, True)], 0, [Beat()])  # messages before the start
 def test_each_client_gets_its_frames(history: int, first: list[Step], count: int, steps: list[Step]) -> None:
     """At every cursor: the welcome, the last status and beat, each kept message once in order, and each gap once.
 

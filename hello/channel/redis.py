@@ -17,7 +17,6 @@ duplicates or loses a message. The caller sees every loss, as ChannelLost.
 import asyncio
 import logging
 import re
-import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -307,16 +306,16 @@ async def _losses_raised(url: str) -> AsyncIterator[None]:
 
 
 def _nothing_replies(error: Exception, url: str) -> bool:
-    """Return True if nothing replied to a connect or a command; False if something did, or if no name was resolved."""
+    """Return True if nothing replied to a connect or a command; the name in the URL may not have been resolved."""
     if isinstance(error, RedisTimeoutError):
         return urlsplit(url).scheme != "rediss"  # a server that knows no TLS may wait for the rest of a command
     cause = error.__context__  # of the client library's ConnectionError
-    replies = (socket.gaierror, ssl.SSLError, ConnectionResetError, BrokenPipeError)
+    replies = (ssl.SSLError, ConnectionResetError, BrokenPipeError)
     return isinstance(cause, OSError) and not isinstance(cause, replies)
 
 
 async def _resolves(url: str) -> bool:
-    """Return True if the name in the URL resolves now. It may not have, where a connect timed out."""
+    """Return True if the name in the URL resolves now: a connect may have failed, or timed out, since it did not."""
     with anyio.move_on_after(RESOLVE_SECONDS):
         try:
             return bool(await anyio.getaddrinfo(urlsplit(url).hostname or "", None))

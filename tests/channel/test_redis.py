@@ -111,14 +111,26 @@ async def test_refusal_is_a_loss(channel: Channel, raw: Redis) -> None:
         ("redis://127.0.0.1:1", True),  # nobody listens
         ("redis://localhost:1", True),  # at any of its addresses
         ("redis://nobody.invalid:{port}", False),
-        ("rediss://127.0.0.1:{port}", False),  # the server knows no TLS
+        ("rediss://127.0.0.1:{port}", False),  # the server knows no TLS, and waits for the end of a command
+        ("rediss://127.0.0.1:{other_port}", False),  # this one replies
         ("redis://hello:wrong@127.0.0.1:{port}", False),
     ],
 )
 @pytest.mark.parametrize("engine", [USUAL])
 async def test_unreachable(redis_server: RedisServer, url: str, unreachable: bool) -> None:
     """A channel is unreachable where its name resolves and nothing replies; a loss by what may be a setting is not."""
-    async with open_channel(url.format(port=redis_server.port), history=10) as channel:
+
+    async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-ERR this is no TLS\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as other:
+        ports = {"port": redis_server.port, "other_port": other.sockets[0].getsockname()[1]}
+        await _check_unreachable(url.format(**ports), unreachable)
+
+
+async def _check_unreachable(url: str, unreachable: bool) -> None:
+    async with open_channel(url, history=10) as channel:
         with pytest.raises(ChannelLost) as publish:
             await channel.publish(make_message(1))
         with pytest.raises(ChannelLost) as subscribe:

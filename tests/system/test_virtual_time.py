@@ -15,6 +15,7 @@ from hello.channel.memory import MemoryChannel
 from hello.client import backoff_delay
 from hello.message import Message, Position
 from hello.testing import SHAPES, Client, CuttableChannel, Process, System, running
+from hello.testing.conformance import make_message
 from tests.deploy.cluster import SPREAD_SECONDS
 from tests.faults.rollout import roll_out
 from tests.readmes import ROOT
@@ -131,6 +132,23 @@ async def test_hour_of_outage() -> None:
         await client.until_shown(10)
     assert [message["id"] for message in client.shown] == list(channel.accepted)[:10]
     assert not client.gaps
+
+
+@pytest.mark.parametrize("path", ["/ws", "/events"])
+async def test_empty_start(path: str) -> None:
+    """A client that has received nothing of a wiped channel gets at the next relay all that came, and no false gap."""
+    channel, client = CuttableChannel(MemoryChannel(history=10, high_watermark=Position(5, 0))), Client()
+    async with anyio.create_task_group() as group:
+        system = System(channel, {}, group)
+        async with client.open(await system.start("relay"), path):
+            welcome = await client.receive()
+        assert (welcome["start"], welcome["head"]) == ("5-0", None)
+        for number in range(2):
+            await channel.publish(make_message(number))
+        async with client.open(await system.start("relay"), path):
+            await client.until_shown(2)
+        group.cancel_scope.cancel()
+    assert (len(client.shown), client.gaps) == (2, [])
 
 
 async def test_slow_client() -> None:
