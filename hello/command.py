@@ -20,10 +20,11 @@ from starlette.types import ASGIApp
 
 from hello.channel import Unsupported
 from hello.channel.urls import open_channel
+from hello.failures import describe
 from hello.printable import printable, printable_json
 from hello.settings import ConfigError, Settings, add_flags, load, name_of
 from hello.signals import end_by, handling_stop
-from hello.system import describe, run
+from hello.system import run
 from hello.watchdog import watched_loop
 from hello.web.listener import RESERVED_FDS, listen
 from hello.web.origin import AllowedHosts

@@ -1,19 +1,18 @@
-"""One process: which actors run, in which order, and what each of them gets. Only this file knows all actors."""
+"""One process: its actors, from start to drain, and what each of them gets. Only this file knows all actors."""
 
-import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from traceback import walk_tb
-from typing import Any, Protocol
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from hello.broadcaster import broadcaster
-from hello.channel import Channel, Unsupported
+from hello.channel import Channel
+from hello.failures import failures_raised
 from hello.hub import Hub
 from hello.lease import Lease
 from hello.metrics import Metrics
@@ -24,14 +23,10 @@ from hello.web.ops import ops_app
 from hello.web.public import public_app
 from hello.web.refusals import OnRefused, Refusals, ignore
 
-LOAD_SECONDS = 1.0  # for a relay to read its channel; if it takes longer, clients are served without the channel
+LOAD_SECONDS = 1.0  # for a relay to read its channel; after that, clients that come anyway are served without it
 CLOSE_SECONDS = 5.0  # after the drain, for clients that do not answer the close frame
 
 log = logging.getLogger(__name__)
-
-
-class ActorFailed(Exception):
-    """An actor raised an error, or returned; the text of the error says which, in which line of its file, and why."""
 
 
 class Serve(Protocol):
@@ -52,7 +47,7 @@ async def run(
 ) -> None:
     """Run the actors that the settings name until `stop` is set, then drain; started once the process is ready.
 
-    Before the drain it is not ready for `drain_delay`, and serves as before: balancers stop routing to it.
+    Between `stop` and the drain it serves on for `drain_delay` and is not ready, so that balancers stop routing to it.
     An error in an actor is raised after the drain, and an error in a server at once; a lost channel is not an error.
     """
     metrics = Metrics()
@@ -65,7 +60,10 @@ async def run(
 
     @asynccontextmanager
     async def draining() -> AsyncIterator[None]:
-        """Drain on leaving, unless that is done, also after an error: clients move before it ends the process."""
+        """Drain on leaving, after an error too, so that clients move before it ends the process.
+
+        There are two, of which one drains: the inner one cannot after an error of a relay, which cancels it.
+        """
         nonlocal drained
         try:
             yield
@@ -107,7 +105,8 @@ async def run(
                     broadcasters.start_soon(_run_broadcaster, settings, lease)
 
                 # Every actor has its row here, in the order of their start. None waits for the channel for long: a
-                # relay serves its clients without it. A new actor takes its name in `settings.ActorName`, and a row.
+                # relay serves its clients without it, and readiness alone waits without an end. A new actor takes its
+                # name in `settings.ActorName`, and a row.
                 actors: Mapping[ActorName, Callable[[], Awaitable[None]]] = {
                     "relay": start_relay,
                     "broadcaster": start_broadcaster,
@@ -138,7 +137,7 @@ async def run(
 
 
 async def _run_relay(channel: Channel, hub: Hub, status: ChannelStatus, metrics: Metrics) -> None:
-    with _failures_raised("relay", relay):
+    with failures_raised("relay", relay):
         async with aclosing(follow(channel, lambda: hub.feed.head, status, hub.feed.set_high_watermark)) as batches:
             await relay(batches, hub, metrics=metrics, task_status=status)
 
@@ -147,45 +146,10 @@ async def _run_broadcaster(settings: Settings, lease: Lease) -> None:
     actor = settings.broadcaster_function
     if actor is broadcaster:  # an actor of a person's own has settings of its own
         actor = partial(actor, text=settings.text, interval=(settings.interval_min, settings.interval_max))
-    with _failures_raised(settings.broadcaster, actor):
+    with failures_raised(settings.broadcaster, actor):
         await actor(lease)
         # This process would stay the leader, and no process would publish any more.
         raise RuntimeError("it has returned, and an actor never does")
-
-
-@contextmanager
-def _failures_raised(name: str, actor: Callable[..., Any]) -> Iterator[None]:
-    """Raise ActorFailed in place of each error, and log it: it ends the process only after the drain."""
-    try:
-        yield
-    except Unsupported:  # it is no fault of the actor
-        raise
-    except (Exception, SystemExit) as error:
-        failed = ActorFailed(f"{name} failed at {_failed_line(actor, error)}: {describe(error)}")
-        log.error("%s", failed)
-        raise failed from error
-
-
-def _failed_line(actor: Callable[..., Any], error: BaseException) -> str:
-    """Return the innermost line of the actor's own file that raised the error, or else the first line of the actor."""
-    code = inspect.unwrap(actor.func if isinstance(actor, partial) else actor).__code__
-    number = code.co_firstlineno
-    for each in (error, *_flatten(error)):
-        for frame, line in walk_tb(each.__traceback__):
-            if frame.f_code.co_filename == code.co_filename:
-                number = line
-    return f"{code.co_filename}:{number}"
-
-
-def describe(error: BaseException) -> str:
-    """Return the type and the text of an error, or of each error in a group of groups."""
-    return "; ".join(f"{type(each).__name__}: {each}" for each in _flatten(error))
-
-
-def _flatten(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [each for inner in error.exceptions for each in _flatten(inner)]
-    return [error]
 
 
 async def _drain(hub: Hub, seconds: float) -> None:

@@ -9,7 +9,7 @@ The way of a new connection:
          ▼
     Handshake           checks the headers, and runs the app in a task
          ▼
-    the app             routes to Streams.websocket, which checks origin and start, and lets a client join the hub
+    the app             routes to Streams.websocket, which checks origin and position, and lets a client join the hub
          │ refused ─▶ Handshake ─▶ HttpProtocol._refuse_upgrade: the answer, and the end of the connection
          ▼ hands over
     WebSocketConnection takes the transport; the HttpProtocol is dropped
@@ -34,17 +34,17 @@ from hello.web.refusals import EXTENSION, OnRefused
 from hello.web.websocket import ABORT_SECONDS, WebSocketConnection
 
 HEAD_SECONDS = 10.0  # from the first byte of a request, or from the connection, to the end of the request
-QUEUED_HEAD_SECONDS = 1.0  # more, for a head that may be complete in the admission queue
+QUEUED_HEAD_SECONDS = 1.0  # more, as long as data of the connection is in the admission queue: it may complete the head
 MAX_HEAD = 16 * 1024  # bytes in the head of a request: a browser with many cookies sends 4 KiB
-MAX_FIELDS = 100  # in a head: a proxied browser sends some 30, and each costs 150 bytes of memory beside its own
+MAX_FIELDS = 100  # in a head: a proxied browser sends some 30, and each costs 150 bytes beside its text
 # Until an idle connection is closed. Balancers keep theirs for 60 s: a server that is the first to close a connection
 # may do so while a request is on its way.
 KEEP_ALIVE_SECONDS = 75
-MAX_IDLE = 500  # connections without a request, of 9 KiB each: half of what the usual limit of 1024 descriptors allows
+MAX_IDLE = 500  # idle connections: about half of the usual limit of 1024 descriptors; each takes 9 KiB
 MAX_EARLY = 4096  # bytes that a client may send between its handshake and the answer
 MAX_UNSENT = 16 * 1024  # bytes that wait in this process until the kernel takes them
 
-_REASONS = {b"408": "head", b"413": "body", b"431": "head"}  # of refusals, by the status; "request" is any other
+_REASONS = {b"408": "head", b"413": "body", b"431": "head"}  # of refusals, by their status; others are "request"
 _ABSOLUTE = re.compile(rb"[A-Za-z]+://([^/?#]*)")  # a target with its authority (RFC 9112, 3.2.2)
 
 
@@ -53,7 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     A head that is too large or has too many fields is answered 431, a head that is too slow 408, the first byte of a
     body 413, and a request before the answer to the last one 429 (RFC 6585, RFC 9110); each is the last answer on its
-    connection. A declared body in which nothing comes is no body, and belongs to the head.
+    connection. A declared body that is empty is allowed, within the limits of the head.
     """
 
     _timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
@@ -260,7 +260,7 @@ class HttpProtocol(HttpToolsProtocol):
         raise ValueError  # the parser then raises HttpParserError, and `_parse` calls `send_400_response`
 
     def _respond_and_close(self, status: bytes) -> None:
-        if self._head_bytes or not status.startswith(b"408"):  # browsers open connections that they may never use
+        if self._head_bytes or not status.startswith(b"408"):  # without a byte: a browser may never use a connection
             self._report(_REASONS.get(status[:3], "request"))
         self._end_head()
         self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
