@@ -74,6 +74,7 @@ class Feed:
         self.caught_up = Cursor(position=0, status=1, beat=0)
         self._log: Log[RelayedEntry] = Log(history)
         self._instance = instance
+        self.process: dict[str, object] = {"relay": instance}  # what a welcome says of this process
         self._channel = "down"
         self._since = now_ms()  # the time of the last status
         self._high_watermark = ORIGIN  # of the channel when the relay subscribed
@@ -181,7 +182,7 @@ class Feed:
         if self._loaded_status is not None and cursor.status < self._loaded_status:
             position = start = self._resolve(position)
         if cursor.status == 0:
-            frames.append(welcome_frame(relay=self._instance, channel=self._channel, start=start, head=self.head))
+            frames.append(welcome_frame(self.process, channel=self._channel, start=start, head=self.head))
         elif cursor.status != self.caught_up.status:
             frames.append(status_frame(channel=self._channel, since=self._since, start=start, head=self.head))
         if cursor.beat != self.caught_up.beat:

@@ -15,13 +15,14 @@ class Frame(NamedTuple):
     resume: Position | None = None  # where a client that has this frame resumes; None: where it did before
 
 
-def welcome_frame(*, relay: str, channel: str, start: Position | None, head: Position | None) -> Frame:
+def welcome_frame(process: dict[str, object], *, channel: str, start: Position | None, head: Position | None) -> Frame:
     """Return the first frame of a stream.
 
-    `channel` is `up` or `down`. The stream has all messages after `start`: a client that has no message yet resumes
-    there. It is None if this relay has not read its channel yet. `head` is the newest position, None if there is none.
+    `process` has the fields that describe the relay's process: `relay`, `actors` and `backend`. `channel` is `up` or
+    `down`. The stream has all messages after `start`: a client that has no message yet resumes there. It is None if
+    this relay has not read its channel yet. `head` is the newest position, None if there is none.
     """
-    return _frame("welcome", start, relay=relay, channel=channel, **_start_and_head(start, head))
+    return _frame("welcome", start, **process, channel=channel, **_start_and_head(start, head))
 
 
 def message_frame(entry: Entry, *, relay: str, relayed_at: int) -> Frame:

@@ -232,6 +232,11 @@ class Settings(BaseSettings):
         return self.channel_password.get_secret_value() or None
 
     @property
+    def backend(self) -> str:
+        """What the channel is: `memory`, or `redis` for every engine that speaks its protocol."""
+        return "memory" if urlsplit(self.channel).scheme == "memory" else "redis"
+
+    @property
     def channel_for_logs(self) -> str:
         """The channel's URL without user and password."""
         parts = urlsplit(self.channel)

@@ -52,6 +52,7 @@ async def run(
     """
     metrics = Metrics()
     hub = Hub(history=settings.history, instance=settings.instance, max_clients=settings.max_clients, metrics=metrics)
+    hub.feed.process |= {"actors": sorted(settings.actors), "backend": settings.backend}
     lease: Lease | None = None
     statuses: dict[ActorName, ChannelStatus] = {}  # of the actors that use the channel
     ready = False

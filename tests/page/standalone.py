@@ -32,7 +32,7 @@ def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
     def serve(route: Route) -> None:
         path = urlsplit(route.request.url).path.removeprefix(PREFIX)
         if path == "/blank":
-            body = "<!doctype html><title>blank</title><p id=announcement></p><ol id=messages></ol>"
+            body = "<!doctype html><p id=announcement></p><button id=jump></button><ol id=messages></ol>"
             route.fulfill(body=body, content_type="text/html")
         else:
             file = PAGE / ("index.html" if path == "/" else path.removeprefix("/page/"))

@@ -29,8 +29,8 @@ class Tab:
         self.page = page
         self.root = page.locator("html")  # its class is the state of the connection
         self.state = page.locator("#state")  # as a sentence
-        self.entries = page.locator("#messages > li:not(.event)")  # messages and gaps, oldest first
-        self.events = page.locator("#messages > li.event p")  # of the connection, oldest first
+        self.entries = page.locator("#messages > li:not(.event)")  # messages and gaps, newest first
+        self.events = page.locator("#messages > li.event p")  # of the connection, newest first
         self.gaps = page.locator("#messages > li.gap")
         self.complaints: list[str] = []
         self.addresses: list[str] = []  # of all requests and WebSockets
@@ -61,7 +61,7 @@ class Tab:
 
     def expect_newest(self, entry: Entry) -> None:
         """Wait until this is the newest message in the list."""
-        expect(self.entries.last).to_have_attribute("data-id", entry.id, timeout=START_MS)
+        expect(self.entries.first).to_have_attribute("data-id", entry.id, timeout=START_MS)
 
     def expect_messages(self, count: int) -> None:
         """Wait until the list has at least so many messages and gaps."""
@@ -80,12 +80,12 @@ class Tab:
         Events that contain the text `without` do not count.
         """
         events = self.events.filter(has_not_text=without)
-        for n, pattern in enumerate(patterns, 1):
-            expect(events.nth(-n)).to_have_text(re.compile(f"^{pattern}$"), timeout=START_MS)
+        for n, pattern in enumerate(patterns):
+            expect(events.nth(n)).to_have_text(re.compile(f"^{pattern}$"), timeout=START_MS)
 
     def expect_broken_hop(self, hop: int, label: str) -> None:
         """Wait until the picture has the path broken after the channel (1) or after the relay (2), with this label."""
-        expect(self.page.locator("#picture .hop").nth(hop)).to_have_text(label, timeout=START_MS)
+        expect(self.page.locator("#picture .place.broken")).to_contain_text(label, timeout=START_MS)
         expect(self.page.locator("#picture .hop-cross").nth(hop)).to_be_visible()
 
     def states(self) -> list[str]:
@@ -96,7 +96,7 @@ class Tab:
     def listed(self) -> list[Entry]:
         """Return the messages in the list, oldest first."""
         found = self.page.locator("#messages > li[data-id]").evaluate_all(
-            "entries => entries.map(({ dataset }) => [dataset.position, dataset.id])"
+            "entries => entries.map(({ dataset }) => [dataset.position, dataset.id]).reverse()"
         )
         return [Entry(position, message_id) for position, message_id in found]
 

@@ -55,20 +55,25 @@ def paused(page: Page) -> Page:
 )
 def test_picture_shape(noon: Page, names: dict[str, str], shape: str) -> None:
     """The picture has the names and the shape that runs, and how long each hop took."""
-    open_page(noon, [{**WELCOME, "relay": names["relay"]}, sent(NOON - 10, "a", **names)])
+    backend = "redis" if shape == "split" else "memory"
+    open_page(noon, [{**WELCOME, "relay": names["relay"], "backend": backend}, sent(NOON - 10, "a", **names)])
 
-    expect(noon.locator("#picture .box")).to_have_text(
-        [
-            f"Broadcaster{names['broadcaster']}sent at 11:59:59",
-            "Channelup",
-            f"Relay{names['relay']}",
-            "This pageconnectedsince 12:00:00",
-        ]
+    processes = noon.locator("#picture .process")
+    if shape == "split":
+        expect(processes).to_have_text(["broadcaster-1broadcaster, leader", "relay-1relay, serving"])
+    else:
+        expect(processes).to_have_text(["hello-0broadcaster, leaderrelay, serving"])
+    expect(noon.locator("#picture .place")).to_have_text(
+        ["channelRedis" if shape == "split" else "channelmemory", "this page"]
     )
     expect(noon.locator("#picture .hop")).to_have_text(["3 ms", "5 ms", "2 ms"])
-    expect(noon.locator("#one-process")).to_be_visible(visible=shape == "combined")
-    expect(noon.locator("#path")).to_contain_text("One process" if shape == "combined" else "Separate processes")
+    box, channel = boxes(noon, "#picture .process", "#picture .place")
+    is_within = box["x"] < channel["x"] < channel["x"] + channel["width"] < box["x"] + box["width"]
+    assert is_within == (shape == "combined"), "only a channel in memory is a part of the process"
+    words = re.compile("One process" if shape == "combined" else "publishes and")
+    expect(noon.get_by_role("img", name=words)).to_be_visible()
     expect(noon.locator("#path")).to_contain_text("3 ms to the channel, 5 ms to the relay and 2 ms to this page")
+    expect(noon.locator("#newest")).to_have_text(f"Hello world 11:59:59{names['broadcaster']}10 ms")
 
 
 def test_picture_clock_skew(noon: Page) -> None:
@@ -78,60 +83,67 @@ def test_picture_clock_skew(noon: Page) -> None:
     expect(noon.locator("#path")).to_contain_text("differ by 5 s at least")
 
 
-def test_picture_instances(noon: Page) -> None:
-    """The picture has the newest instance first, then the one before, and the number of the others."""
-    frames = [sent(NOON - 40 + 10 * n, f"m{n}", broadcaster=f"b-{n}") for n in range(4)]
-    open_page(noon, [RELAY, *frames])
-    expect(noon.locator("#picture .box").first).to_have_text("Broadcasterb-3b-2 and 2 moresent at 11:59:59")
-
-
-def expect_broken_hop(page: Page, at: int | None, label: str = "", unknown: tuple[int, ...] = ()) -> None:
-    """Wait until the picture has the path broken at this hop and nowhere else, and these boxes as unknown."""
-    for n in range(3):
-        hop = page.locator("#picture .hop").nth(n)
-        expect(hop.locator(".hop-cross")).to_be_visible(visible=n == at)
-    if at is not None:
-        expect(page.locator("#picture .hop").nth(at)).to_have_text(label)
-    expect(page.locator("#picture .box-unknown")).to_have_count(len(unknown))
-    dashes = page.locator("#picture .box-outline").evaluate_all(
-        "boxes => boxes.map((box) => getComputedStyle(box).strokeDasharray)"
+def test_picture_processes(noon: Page) -> None:
+    """The picture has every process of the last ten minutes with all its actors, first those that are active."""
+    standby = {**WELCOME, "relay": "hello-1", "actors": ["broadcaster", "relay"], "backend": "redis"}
+    frames = [sent(NOON - 40 + 10 * n, f"m{n}", broadcaster=f"b-{n}", relay="hello-1") for n in range(2)]
+    opened = open_page(noon, [standby, *frames])
+    processes = noon.locator("#picture .process")
+    expect(processes).to_have_text(
+        ["hello-1broadcaster, until 12:00:00relay, serving", "b-1broadcaster, leader", "b-0broadcaster, until 11:59:59"]
     )
-    assert tuple(n for n in range(4) if dashes[n] != "none") == unknown
+    send(opened[0], *(sent(NOON + n, f"n{n}", broadcaster=f"c-{n}", relay="hello-1") for n in range(3)))
+    expect(processes).to_have_text([re.compile("hello-1"), "c-2broadcaster, leader"])
+    expect(noon.locator("#picture")).to_contain_text("and 4 more")
+
+
+def expect_broken_hop(page: Page, at: int | None, label: str = "", unknown: int = 0) -> None:
+    """Wait until the picture has the path broken at this hop and nowhere else, and so many boxes as unknown."""
+    for n in range(3):
+        expect(page.locator("#picture .hop").nth(n).locator(".hop-cross")).to_be_visible(visible=n == at)
+    if at is not None:
+        expect(page.locator("#picture .place.broken")).to_contain_text(label)
+        expect(page.locator("#route .broken")).to_have_count(1)
+    expect(page.locator("#picture .unknown .box")).to_have_count(unknown)
 
 
 STARTED: list[object] = [RELAY, sent(NOON - 10, "a")]
-CHANNEL_UNKNOWN = {"unknown": (0,)}  # the relay reports that the channel is down: so much is known
-ALL_UNKNOWN = {"unknown": (0, 1, 2)}
+TAKEN_OVER = {"at": 2, "unknown": 3}  # all that lies before the broken hop is unknown
 
 
 @pytest.mark.parametrize(
-    ("frames", "condition", "status", "broken"),
+    ("frames", "condition", "pill", "status", "broken"),
     [
-        ([], "connecting", "Connecting…", {"at": None, **ALL_UNKNOWN}),
-        (STARTED, "connected", "Connected to relay-1.", {"at": None}),
-        ([*STARTED, DOWN], "channel-down", "down since 11:59:00.", {"at": 1, "label": "down", **CHANNEL_UNKNOWN}),
-        ([{**RELAY, "channel": "down"}], "channel-down", "is down.", {"at": 1, "label": "down", **CHANNEL_UNKNOWN}),
-        ([*STARTED, DOWN, {**DOWN, "channel": "up"}], "connected", "Connected to relay-1.", {"at": None}),
-        ([*STARTED, 1012], "moved", "stopped at 12:00:00", {"at": 2, "label": "relay stopped", **ALL_UNKNOWN}),
-        ([1012], "moved", "stopped at 12:00:00", {"at": 2, "label": "relay stopped", **ALL_UNKNOWN}),
-        ([*STARTED, 1013], "slow", "too slowly", {"at": 2, "label": "too slow", **ALL_UNKNOWN}),
-        ([*STARTED, 1008], "lost", "lost at 12:00:00", {"at": 2, "label": "lost", **ALL_UNKNOWN}),
-        ([1011], "unreachable", "since 12:00:00", {"at": 2, "label": "unreachable", **ALL_UNKNOWN}),
-        ([*STARTED, "{"], "garbled", "cannot read", {"at": 2, "label": "invalid data", **ALL_UNKNOWN}),
+        ([], "connecting", "connecting", "Connecting…", {"at": None, "unknown": 3}),
+        (STARTED, "connected", "live", "relay-1 over WebSocket", {"at": None}),
+        # The relay reports that the channel is down: so much is known.
+        ([*STARTED, DOWN], "channel-down", "channel down", "since 11:59:00.", {"at": 1, "label": "down", "unknown": 1}),
+        ([{**RELAY, "channel": "down"}], "channel-down", "channel down", "no contact", {"at": 1, "unknown": 1}),
+        ([*STARTED, DOWN, {**DOWN, "channel": "up"}], "connected", "live", "relay-1 over WebSocket", {"at": None}),
+        ([*STARTED, 1012], "moved", "reconnecting", "stopped at 12:00:00", {"label": "relay stopped", **TAKEN_OVER}),
+        ([1012], "moved", "reconnecting", "stopped at 12:00:00", {"label": "relay stopped", **TAKEN_OVER}),
+        ([*STARTED, 1013], "slow", "reconnecting", "too slowly", {"label": "too slow", **TAKEN_OVER}),
+        ([*STARTED, 1008], "lost", "reconnecting", "broke at 12:00:00", {"label": "lost", **TAKEN_OVER}),
+        ([1011], "unreachable", "reconnecting", "since 12:00:00", {"label": "unreachable", **TAKEN_OVER}),
+        ([*STARTED, "{"], "garbled", "reconnecting", "cannot read", {"label": "invalid data", **TAKEN_OVER}),
     ],
 )
-def test_condition(noon: Page, frames: list[object], condition: str, status: str, broken: dict[str, object]) -> None:
-    """The status, the picture, the title and the icon show whether the path is broken, and where."""
+def test_condition(
+    noon: Page, frames: list[object], condition: str, pill: str, status: str, broken: dict[str, object]
+) -> None:
+    """The pill, the sentence, the picture, the title and the icon show whether the path is broken, and where."""
     open_page(noon, frames, [])  # a second connection gets no frame
 
     expect(noon.locator("html")).to_have_class(condition)
     expect(noon.locator("#state")).to_contain_text(status)
     expect_broken_hop(noon, **broken)  # type: ignore[arg-type]
-    titles = {"connected": "connected", "channel-down": "channel down", "connecting": "connecting"}
-    expect(noon).to_have_title(f"Hello: {titles.get(condition, 'reconnecting')}")
+    is_trouble = condition not in ("connected", "connecting")
+    assert (noon.locator("#advice").text_content() != "") == is_trouble, "what to do"
+    expect(noon.locator("#pill")).to_have_text(pill)
+    expect(noon).to_have_title(f"Hello: {pill}")
     icon = noon.locator("#icon").get_attribute("href")
     assert icon is not None
-    assert ("red" in icon) == (condition not in ("connected", "connecting"))
+    assert ("orange" in icon) == is_trouble
     assert icon.startswith("data:image/svg+xml,<svg "), "an icon that is fetched fails with the relay"
 
 
@@ -145,8 +157,8 @@ def test_dead_connection(paused: Page) -> None:
     paused.clock.run_for(IDLE_TIMEOUT_MS - 2 * DRAWN)
     expect(paused.locator("html")).to_have_class("connected")
     paused.clock.run_for(2 * DRAWN)
-    expect_broken_hop(paused, 2, "no data", (0, 1, 2))
-    expect(paused.locator("#picture .box").nth(1)).to_have_text("Channelstate unknown")
+    expect_broken_hop(paused, 2, "no data", 3)
+    expect(paused.locator("#picture .place").first).to_have_text("channelunknown")
     paused.clock.run_for(1000)
     assert len(opened) == 2
 
@@ -167,19 +179,17 @@ HOLD_ANIMATIONS = """
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_pulse(browser: Browser, motion: str) -> None:
-    """A live message is one pulse along the path, which does not move if the reader prefers reduced motion."""
+    """A live message is one pulse along the path and one emphasis, and neither if the reader prefers reduced motion."""
     with blank_page(browser, reduced_motion=motion) as page:
         page.add_init_script(HOLD_ANIMATIONS)
         opened = open_page(page, [{**RELAY, "head": "1-0"}, message("1-0", "old")])
         expect(page.locator("#messages > li")).to_have_count(2)
-        pulses = "document.querySelector('.pulse').getAnimations()"
-        assert page.evaluate(f"{pulses}.length") == 0, "a message that is not live has no pulse"
+        count = "[...document.querySelectorAll('.pulse, #newest')].map((each) => each.getAnimations().length)"
+        assert page.evaluate(count) == [0, 0], "a message that is not live has none"
 
         send(opened[0], *(message(f"{n}-0", f"m{n}") for n in range(2, 30)))
         expect(page.locator("#messages > li")).to_have_count(30)
-
-        [frames] = page.evaluate(f"{pulses}.map(({{ effect }}) => effect.getKeyframes())")
-        assert (frames[0]["transform"] == frames[-1]["transform"]) == (motion == "reduce")
+        assert page.evaluate(count) == ([1, 1] if motion == "no-preference" else [0, 0])
 
 
 # The plot.
@@ -212,8 +222,29 @@ def test_plot_bars(noon: Page) -> None:
     (soon, quick), (late, slow) = bars(noon, "live")
     assert (soon, late) == (10, 9.5)
     assert quick < slow, "ten milliseconds are less than thirty seconds"
-    assert [x for x, _ in bars(noon, "interval")] == [4, 4.1, 10, 9.5]
-    expect(noon.get_by_role("img", name=re.compile(r"^5 messages, .* 5\.9 min, 1 "))).to_be_visible()
+    assert [x for x, _ in bars(noon, "pause")] == [4, 4.1, 10, 9.5]
+    expect(noon.locator("#plot-description")).to_have_text(re.compile(r"^5 messages, .* 5\.9 min, 1 "))
+
+
+def test_plot_marks(noon: Page) -> None:
+    """A mark is told in words where a pointer is, and by the arrow keys to a screen reader, too."""
+    open_page(noon, [RELAY, sent(NOON - 300_000, "a"), sent(NOON - 240_000, "b"), 1011], [])
+    plot, mark = noon.get_by_role("slider"), noon.locator("#mark")
+    expect(mark).to_contain_text("press")
+    line = boxes(noon, "#plot .grid")[0]
+    noon.mouse.move(line["x"] + line["width"] * 0.6, line["y"])
+    expect(mark).to_have_text("11:56:00: 1 message, 4 min from broadcaster to page, 1 min after the one before.")
+    noon.mouse.move(line["x"] + line["width"] * 0.1, line["y"])
+    expect(mark).to_contain_text("press")
+    plot.focus()
+    for key, text in [
+        ("ArrowLeft", "The connection broke."),
+        ("Home", "11:55:00: 1 message"),
+        ("ArrowRight", "11:56:00"),
+    ]:
+        noon.keyboard.press(key)
+        expect(mark).to_contain_text(text)
+        expect(plot).to_have_attribute("aria-valuetext", mark.text_content() or "")
 
 
 def test_plot_window(paused: Page) -> None:
@@ -238,8 +269,7 @@ def test_plot_events(noon: Page) -> None:
     expect(noon.locator("#messages > li")).to_have_count(6)
 
     assert [x for x, _ in bars(noon, "recovered")] == [9]
-    titles = noon.locator("#plot .plot-event title").all_text_contents()
-    assert [title.split()[0] for title in titles] == ["Connected", "The", "Messages", "Resumed"]
+    expect(noon.locator("#plot .triangle")).to_have_count(3)
     box, plot = boxes(noon, "#plot .gap-area", "#plot .grid")
     assert (box["x"] - plot["x"]) / plot["width"] == pytest.approx(0.7, abs=0.02)
     assert box["width"] / plot["width"] == pytest.approx(0.2, abs=0.02)
@@ -296,10 +326,18 @@ def test_announcement_of_flood(paused: Page) -> None:
 
 
 def test_announcement_of_gap(noon: Page) -> None:
-    """A gap is announced, also before a message that is not live."""
+    """Every gap is announced: before a message that is not live, and together with later messages, too."""
     frames = [sent(NOON - 10, "a"), gap(f"{NOON - 7}-0", f"{NOON}-0"), message(f"{NOON}-0", "b", **SPLIT)]
-    open_page(noon, [{**RELAY, "head": f"{NOON}-0"}, *frames])
+    opened = open_page(noon, [{**RELAY, "head": f"{NOON}-0"}, *frames])
     expect(noon.get_by_role("log")).to_have_text(re.compile("^Messages .* are lost"))
+    positions = [f"{NOON + n}-0" for n in (1, 10, 20)]
+    lost = [gap(positions[0], positions[1]), message(positions[1], "c", **SPLIT)]
+    lost += [gap(positions[1], positions[2]), message(positions[2], "d", text="Later", **SPLIT)]
+    send(opened[0], *lost)
+    expect(noon.get_by_role("log")).to_have_text(
+        re.compile(r"^Messages .* are lost.*1 more gap, the last one: Messages .*2 new messages, the last one: Later$"),
+        timeout=9000,
+    )
 
 
 # The report.
@@ -316,8 +354,7 @@ def test_copy_report(browser: Browser, scheme: str) -> None:
         expect(page.locator("#messages > li")).to_have_count(5)
         assert page.evaluate("isSecureContext") == (scheme == "https")
 
-        page.keyboard.press("Tab")
-        expect(page.get_by_role("button", name="Copy as text")).to_be_focused()
+        page.get_by_role("button", name="Copy as text").focus()
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Copied")).to_be_focused()
 
@@ -329,23 +366,24 @@ def test_copy_report(browser: Browser, scheme: str) -> None:
         lines = text.splitlines()
         for line in [
             *(
-                "Connected to relay-1.",
+                "relay-1 over WebSocket",
                 "Broadcasters: broadcaster-1",
                 f"Relays: relay-1, {escaped}",
                 "Shown: 2",
                 "Repeated: 0",
             ),
-            *("Reconnects: 1", "2023-11-15T12:00:00.000Z The connection was lost at 12:00:00."),
+            *("Reconnects: 1", "2023-11-15T12:00:00.000Z The connection broke."),
         ]:
             assert line in lines
         assert f"2023-11-15T12:00:00.000Z Connected to {escaped}." in lines
+        assert "2023-11-15T11:59:59.990Z  Hello world  10 ms  broadcaster-1 → relay-1" in lines
 
 
 # The log.
 
 
 def test_log_scrolling(page: Page) -> None:
-    """The end of the log stays in view unless the reader has scrolled back; then nothing moves."""
+    """The newest entry stays in view unless the reader has scrolled back; then nothing moves."""
     page.set_viewport_size({"width": 1100, "height": 1200})
     opened = open_page(page, [RELAY])
     log = page.get_by_role("list", name="Log")
@@ -355,18 +393,17 @@ def test_log_scrolling(page: Page) -> None:
         """Send so many more messages, and wait until they are drawn."""
         numbers = list(itertools.islice(numbering, count))
         send(opened[0], *(sent(NOON + n, f"m{n}") for n in numbers))
-        expect(log.locator("li").last).to_have_attribute("data-id", f"m{numbers[-1]}")
+        expect(log.locator("li").first).to_have_attribute("data-id", f"m{numbers[-1]}")
         page.evaluate(f"new Promise((drawn) => setTimeout(requestAnimationFrame, {DRAWN}, drawn))")
 
-    left = "log => log.scrollHeight - log.clientHeight - log.scrollTop"  # pixels to its end
     expect(log.locator("li")).to_have_count(1)
     for count in [1, 5, 100, 300, 1, 80, 20, 1]:  # more than the log keeps
         add(count)
-        assert log.evaluate(left) < 2
+        assert log.evaluate("log => log.scrollTop") == 0
     expect(log.locator("li")).to_have_count(KEPT)
 
     read = log.locator("[data-id=m480]")
-    log.evaluate("log => log.scrollTop -= 500")
+    log.evaluate("log => log.scrollTop = 500")
     add(1)
     before = read.bounding_box()
     for count in [1, 30, 100, 400, 1, 200]:  # more than twice as many
@@ -401,7 +438,7 @@ def test_hidden_tab(paused: Page) -> None:
     set_visible(False)
     assert len(opened) == 1
     set_visible(True)
-    expect(paused).to_have_title("Hello: connected")
+    expect(paused).to_have_title("Hello: live")
 
 
 # The layout.
@@ -418,13 +455,14 @@ NOTE_SHIFTS = """
 
 @pytest.mark.parametrize("width", [320, 520, 740, 800, 1000, 1280, 1400])
 def test_no_layout_shift(page: Page, width: int) -> None:
-    """Nothing moves and nothing is wider than the window, whatever the page shows."""
+    """Nothing but the log's entries moves, and nothing is wider than the window, whatever the page shows."""
     # RFC 1123 allows a host name, and so the name of a pod, 63 characters.
     pod = {name: f"{name}-of-a-very-long-release-in-a-long-namespace-7c6d5f9b88-bbbbb"[:63] for name in SPLIT}
     welcome = {**WELCOME, "relay": pod["relay"]}
     page.set_viewport_size({"width": width, "height": 2400})  # everything is in view
     page.add_init_script(NOTE_SHIFTS)
     opened = open_page(page, [welcome], [welcome], [1013], [])
+    page.add_style_tag(content="#messages > li { display: none }")  # newer entries move the older ones, rightly
     now: int = page.evaluate("Date.now()")
 
     def expect_state(state: str) -> None:
@@ -435,7 +473,7 @@ def test_no_layout_shift(page: Page, width: int) -> None:
     expect_state("connected")
     for first, after in itertools.pairwise([0, 1, 30, KEPT, KEPT + 1, KEPT + 20]):
         send(opened[0], *(sent(now + n, f"m{n}", **pod) for n in range(first, after)))
-        expect(page.locator("#messages > li").last).to_have_attribute("data-id", f"m{after - 1}")
+        expect(page.locator("#messages > li").first).to_have_attribute("data-id", f"m{after - 1}")
     send(opened[0], sent(now + 5000, "ahead", **pod), {**DOWN, "since": now - DAY_MS})
     expect_state("channel-down")
     opened[0].close(code=1012)
@@ -449,14 +487,46 @@ def test_no_layout_shift(page: Page, width: int) -> None:
     assert page.evaluate("window.shifts") == []
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 600), (1366, 650), (1440, 790), (1920, 950), (3840, 1900)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(320, 640), (375, 812), (768, 1024), (1024, 768), (1366, 768), (3840, 2160)]
+)
 def test_in_view(page: Page, width: int, height: int) -> None:
-    """The status, the picture, the plot and the newest message are in view, from a laptop to 4K."""
+    """The newest message, and on a laptop all that runs, is on the first screen, and nothing covers it."""
     page.set_viewport_size({"width": width, "height": height})
-    open_page(page, [RELAY, *(sent(NOON + n, f"m{n}") for n in range(20))])
+    opened = open_page(page, [RELAY, *(sent(NOON + n, f"m{n}") for n in range(20))])
     expect(page.locator("#messages > li")).to_have_count(21)
-    for part in ["#state", "#path", "#picture .box >> nth=2", "#plot", "#messages > li >> nth=-1"]:
-        expect(page.locator(part)).to_be_in_viewport(ratio=1)
+    at_middle = "one => { const { x, y, width, height } = one.getBoundingClientRect();"
+    at_middle += " return one.contains(document.elementFromPoint(x + width / 2, y + height / 2)); }"
+    for _ in range(2):
+        for part in ["#pill", "#text", "#about", "#picture" if width >= 1024 else "#route"]:
+            expect(page.locator(part)).to_be_in_viewport(ratio=1)
+            assert page.locator(part).evaluate(at_middle)
+        opened[0].close(code=1011)
+        expect(page.locator("#advice")).to_be_in_viewport(ratio=1)
+
+
+def test_text_spacing(page: Page) -> None:
+    """Nothing is cut where a reader has spaced letters, words and lines out (WCAG 2.2, 1.4.12)."""
+    page.set_viewport_size({"width": 320, "height": 640})
+    open_page(page, [RELAY, sent(NOON, "a")])
+    expect(page.locator("#messages > li")).to_have_count(2)
+    page.evaluate(
+        """() => { for (const each of document.querySelectorAll("body *"))
+            each.style = "letter-spacing: 0.12em; word-spacing: 0.16em; line-height: 1.5"; }"""
+    )
+    assert page.evaluate(FITS)
+    left = page.locator("#plot text").evaluate_all(
+        "all => Math.min(...all.map((one) => one.getBoundingClientRect().x))"
+    )
+    assert left >= 0, "a label of the plot is cut"
+
+
+def test_print(page: Page) -> None:
+    """A print has every entry of the log."""
+    open_page(page, [RELAY, *(sent(NOON + n, f"m{n}") for n in range(60))])
+    expect(page.locator("#messages > li")).to_have_count(61)
+    page.emulate_media(media="print")
+    assert page.locator("#messages").evaluate("log => log.clientHeight >= log.scrollHeight")
 
 
 @pytest.mark.parametrize(("width", "font_size"), [(320, 16), (320, 32), (3840, 16)])
@@ -511,7 +581,7 @@ def test_forced_colors(browser: Browser) -> None:
     with blank_page(browser, forced_colors="active") as page:
         open_page(page, [])
         expect(page.locator("#state")).to_have_text("Connecting…")
-        expect(page.locator("#picture .box").last).to_be_visible()
+        expect(page.locator("#picture .box").first).to_be_visible()
         line, background = page.evaluate(
             """["#picture .hop-arrow", "body"].map((one) => getComputedStyle(document.querySelector(one)))
                 .map(({ stroke, backgroundColor }, i) => i ? backgroundColor : stroke)"""

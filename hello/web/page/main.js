@@ -3,6 +3,7 @@
 
 import { stayConnected } from "./connection.js";
 import { addToList, drawList } from "./list.js";
+import { drawNewest, emphasise } from "./newest.js";
 import { drawStatistics, drawStatus, enableCopy } from "./panel.js";
 import { drawPicture, pulse } from "./picture.js";
 import { drawPlot } from "./plot.js";
@@ -29,6 +30,7 @@ function scheduleDraw() {
 function draw() {
 	isDrawScheduled = false;
 	drawnAt = performance.now();
+	drawNewest(state);
 	drawList();
 	drawPicture(state);
 	drawPlot(state);
@@ -41,7 +43,9 @@ function show(items) {
 	drawStatus(state);
 	scheduleDraw();
 	const hasLiveMessage = items.some((item) => item.type === "message" && item.delivery === "live");
-	if (hasLiveMessage && !document.hidden) pulse();
+	if (!hasLiveMessage || document.hidden) return;
+	emphasise();
+	pulse();
 }
 
 stayConnected({

@@ -1,33 +1,43 @@
 // @ts-check
-// Draws the status of the connection (in the panel, the title and the icon) and the statistics, and copies the report.
+// Draws the state of the connection (as a pill, as a sentence, in the title and in the icon) and the statistics, and
+// copies the report.
 
 import { byId, html, setAttribute, setText } from "./elements.js";
-import { reportText, retryText, statisticsRows, statusText } from "./text.js";
+import { listText } from "./list.js";
+import { adviceText, formatTime, reportText, retryText, statisticsRows, statusText } from "./text.js";
 
 /** @import { State } from "./state.js" */
 
 const COPIED_MS = 2000; // how long the button shows the result
 
+const pill = byId("pill");
 const status = byId("state");
+const sentence = byId("sentence");
 const retry = byId("retry");
+const advice = byId("advice");
+const clock = byId("clock");
 const icon = byId("icon");
 const statistics = byId("statistics");
 const button = byId("copy");
 
 // Both icons are data URLs: the icon changes just when nothing can be fetched.
 const ICON = icon.getAttribute("href") ?? "";
-const ERROR_ICON = ICON.replace(/ viewBox.*/, " viewBox='-4 -4 8 8'><circle r='3' fill='red'/></svg>");
+const TROUBLE_ICON = ICON.replace(/ viewBox.*/, " viewBox='-4 -4 8 8'><circle r='3' fill='orange'/></svg>");
 
 /** @param {State} state */
 export function drawStatus(state) {
 	const { condition, connection } = state;
 	const { short, long } = statusText(state);
-	const isError = condition !== "connected" && condition !== "connecting";
+	const isTrouble = condition !== "connected" && condition !== "connecting";
 	setAttribute(document.documentElement, "class", condition);
+	setText(pill, short);
 	setText(status, long);
+	setText(sentence, long);
 	setText(retry, retryText(connection));
+	setText(advice, adviceText(condition));
+	setText(clock, formatTime(Date.now()));
 	document.title = `Hello: ${short}`;
-	setAttribute(icon, "href", isError ? ERROR_ICON : ICON);
+	setAttribute(icon, "href", isTrouble ? TROUBLE_ICON : ICON);
 }
 
 /** @param {State} state */
@@ -54,7 +64,7 @@ function addRow(label) {
 export function enableCopy(state) {
 	const label = button.textContent;
 	button.addEventListener("click", async () => {
-		const isCopied = await copy(reportText(state));
+		const isCopied = await copy(reportText(state, listText()));
 		setText(button, isCopied ? "Copied" : "The browser refused");
 		setTimeout(() => setText(button, label), COPIED_MS);
 	});

@@ -1,9 +1,10 @@
 // @ts-check
-// Draws the last ten minutes: the delay of each message, the intervals between messages, and the connection.
+// Draws the last ten minutes: the delay of each message, the pauses between messages, and the connection; and tells
+// each mark in words.
 
 import { byId, setAttribute, setText, svg } from "./elements.js";
 import { WINDOW_MS } from "./state.js";
-import { eventText, formatDuration, plotText } from "./text.js";
+import { formatDuration, markText, plotText } from "./text.js";
 
 /**
  * @import { Delivery } from "./client-protocol.js"
@@ -11,21 +12,26 @@ import { eventText, formatDuration, plotText } from "./text.js";
  */
 
 // In units of the drawing, which is as wide as there is room.
-const HEIGHT = 212;
-const LEFT = 56; // of the plot, for the labels
+const HEIGHT = 256;
+const LEFT = 64; // of the plots, for the labels
 const RIGHT_MARGIN = 6;
-const LABEL_MARGIN = 6;
-const DELAY_TOP = 8;
-const DELAY_BASE = 92;
-const INTERVAL_TOP = 112;
-const INTERVAL_BASE = 160;
-const CONNECTION_Y = 174;
-const TIME_Y = 202;
+const MIN_RIGHT = 274; // a drawing with less room is made smaller
+const LABEL_MARGIN = 8;
+const DELAY_TITLE_Y = 12;
+const DELAY_TOP = 24;
+const DELAY_BASE = 102;
+const PAUSE_TITLE_Y = 128;
+const PAUSE_TOP = 138;
+const PAUSE_BASE = 186;
+const CONNECTION_TITLE_Y = 211;
+const CONNECTION_Y = 224;
+const TIME_Y = 250;
 
 const DELAY_TICKS = [1, 100, 10_000]; // milliseconds, on a logarithmic scale
 const MAX_DELAY = 10_000;
-const INTERVAL_TICKS = [1000, 10_000]; // milliseconds, the range that is usual
-const MAX_INTERVAL = 15_000;
+const PAUSE_TICKS = [1000, 10_000]; // milliseconds, the range that is usual
+const MAX_PAUSE = 15_000;
+const REACH = 24; // from a pointer to the mark that it means
 
 /**
  * The least height of a bar, since messages that are not live have no delay. Later kinds are drawn over earlier ones.
@@ -39,16 +45,22 @@ const MIN_HEIGHTS = [
 ];
 
 const plot = byId("plot");
-const description = svg("title");
+const description = byId("plot-description");
+const markLine = byId("mark");
 const scale = svg("g");
-const intervalPath = svg("path", { class: "bars interval" });
+const pausePath = svg("path", { class: "bars pause" });
 const deliveryPaths = MIN_HEIGHTS.map(([delivery, minHeight]) => {
 	const path = svg("path", { class: `bars ${delivery}` });
 	return { delivery, minHeight, path };
 });
 const connectionGroup = svg("g");
-plot.append(description, scale, intervalPath, ...deliveryPaths.map(({ path }) => path), connectionGroup);
-let right = 0; // of the plot
+const cursor = svg("path", { class: "cursor" });
+plot.append(scale, pausePath, ...deliveryPaths.map(({ path }) => path), connectionGroup, cursor);
+let right = 0; // of the plots
+/** @type {{ at: number, x: number, text: string }[]} What is drawn, oldest first. */
+let marks = [];
+/** @type {string | null} The text of the mark that the reader has selected, which begins with its time. */
+let selected = null;
 
 /** @param {State} state */
 export function drawPlot(state, now = Date.now()) {
@@ -68,16 +80,20 @@ export function drawPlot(state, now = Date.now()) {
 			.map(({ at, delay }) => bar(timeX(at), DELAY_BASE, Math.min(delayY(delay ?? 0), DELAY_BASE - minHeight)));
 		setAttribute(path, "d", bars.join(""));
 	}
-	const intervals = buckets.map(({ at, interval }) =>
-		interval === null ? "" : bar(timeX(at), INTERVAL_BASE, intervalY(interval)),
+	const pauses = buckets.map(({ at, interval }) =>
+		interval === null ? "" : bar(timeX(at), PAUSE_BASE, pauseY(interval)),
 	);
-	setAttribute(intervalPath, "d", intervals.join(""));
+	setAttribute(pausePath, "d", pauses.join(""));
 	const events = state.events.filter(({ at }) => at >= now - WINDOW_MS);
 	connectionGroup.replaceChildren(
 		...drawConnection(state, now, timeX),
 		...events.map((event) => drawEvent(event, timeX)),
 	);
+	marks = [...buckets, ...events]
+		.map((mark) => ({ at: mark.at, x: timeX(mark.at), text: markText(mark) }))
+		.sort((one, other) => one.at - other.at);
 	setText(description, plotText(buckets, events.length));
+	drawMark();
 }
 
 /**
@@ -91,28 +107,38 @@ function drawConnection({ openedAt, events }, now, timeX) {
 	const states = [{ kind: "connecting", at: openedAt }, ...events.filter(({ kind }) => kind !== "gap")];
 	return states.map(({ kind, at }, i) => {
 		const end = i + 1 < states.length ? states[i + 1].at : now;
-		return svg("path", { class: `connection ${kind}`, d: `M${timeX(at)} ${CONNECTION_Y + 6}H${timeX(end)}` });
+		return svg("path", { class: `connection ${kind}`, d: `M${timeX(at)} ${CONNECTION_Y + 5}H${timeX(end)}` });
 	});
 }
 
 /** Draws the scales anew if the size of the plot has changed. */
 function drawScale() {
 	const { width, height } = plot.getBoundingClientRect();
-	const newRight = Math.max(LEFT, round((width / height) * HEIGHT - RIGHT_MARGIN));
+	const newRight = Math.max(MIN_RIGHT, round((width / height) * HEIGHT - RIGHT_MARGIN));
 	if (newRight === right) return;
 	right = newRight;
-	const bandTop = intervalY(Math.max(...INTERVAL_TICKS));
-	const bandHeight = intervalY(Math.min(...INTERVAL_TICKS)) - bandTop;
+	const bandTop = pauseY(Math.max(...PAUSE_TICKS));
+	const bandHeight = pauseY(Math.min(...PAUSE_TICKS)) - bandTop;
 	const minutes = [9, 6, 3];
 	setAttribute(plot, "viewBox", `0 0 ${right + RIGHT_MARGIN} ${HEIGHT}`);
 	scale.replaceChildren(
 		svg("rect", { class: "band", x: LEFT, y: bandTop, width: right - LEFT, height: bandHeight }),
+		drawTitle(DELAY_TITLE_Y, "Delay, broadcaster to page"),
 		...DELAY_TICKS.flatMap((delay) => drawTick(delayY(delay), delay)),
-		...INTERVAL_TICKS.flatMap((interval) => drawTick(intervalY(interval), interval)),
-		drawLabel(LEFT - LABEL_MARGIN, CONNECTION_Y + 10, "end", "online"),
+		drawTitle(PAUSE_TITLE_Y, "Pause before each message"),
+		...PAUSE_TICKS.flatMap((pause) => drawTick(pauseY(pause), pause)),
+		drawTitle(CONNECTION_TITLE_Y, "Connection, ▼ at each event"),
 		...minutes.map((n) => drawLabel(right - (n / 10) * (right - LEFT), TIME_Y, "middle", `−${n} min`)),
 		drawLabel(right, TIME_Y, "end", "now"),
 	);
+}
+
+/**
+ * @param {number} y
+ * @param {string} text
+ */
+function drawTitle(y, text) {
+	return svg("text", { class: "plot-title", x: 0, y }, text);
 }
 
 /**
@@ -143,16 +169,60 @@ function drawLabel(x, y, anchor, text) {
  * @param {(time: number) => number} timeX
  */
 function drawEvent(event, timeX) {
-	const title = svg("title", {}, eventText(event));
 	if (event.kind === "gap") {
 		const from = timeX(event.after.milliseconds);
 		const to = timeX(event.before.milliseconds) + 2; // so that the shortest gap is visible
-		const d = `M${from} ${DELAY_TOP}H${to}V${INTERVAL_BASE}H${from}z`;
-		return svg("path", { class: "plot-event gap-area", d }, title);
+		return svg("path", { class: "plot-event gap-area", d: `M${from} ${DELAY_TOP}H${to}V${PAUSE_BASE}H${from}z` });
 	}
-	const d = `M${timeX(event.at)} ${CONNECTION_Y}l-4 -7h8z`;
-	return svg("path", { class: "plot-event triangle", d }, title);
+	return svg("path", { class: "plot-event triangle", d: `M${timeX(event.at)} ${CONNECTION_Y - 1}l-4 -7h8z` });
 }
+
+/** Draws a line at the mark that the reader has selected, and tells it in words below the plots. */
+function drawMark() {
+	const mark = marks.find(({ text }) => text === selected) ?? null;
+	const hint = marks.length === 0 ? "" : "Point at a mark, or press ← and →, to read it.";
+	const words = mark?.text ?? hint;
+	setAttribute(cursor, "d", mark === null ? "" : `M${mark.x} ${DELAY_TOP}V${CONNECTION_Y + 10}`);
+	setText(markLine, words);
+	setAttribute(plot, "aria-valuemax", String(Math.max(0, marks.length - 1)));
+	setAttribute(plot, "aria-valuenow", String(mark === null ? 0 : marks.indexOf(mark)));
+	setAttribute(plot, "aria-valuetext", words || "no marks yet");
+}
+
+/** @param {string | null} text */
+function select(text) {
+	selected = text;
+	drawMark();
+}
+
+/** @param {PointerEvent} event */
+function selectAtPointer(event) {
+	const { left, width } = plot.getBoundingClientRect();
+	const x = ((event.clientX - left) / width) * (right + RIGHT_MARGIN);
+	const distance = (/** @type {{ x: number }} */ mark) => Math.abs(mark.x - x);
+	const [nearest] = [...marks].sort((one, other) => distance(one) - distance(other));
+	select(nearest !== undefined && distance(nearest) <= REACH ? nearest.text : null);
+}
+
+plot.addEventListener("pointermove", selectAtPointer);
+plot.addEventListener("pointerdown", selectAtPointer);
+plot.addEventListener("pointerleave", (event) => {
+	if (event.pointerType === "mouse") select(null); // a finger that leaves has been lifted
+});
+plot.addEventListener("keydown", (event) => {
+	const index = marks.findIndex(({ text }) => text === selected);
+	const last = marks.length - 1;
+	/** @type {Record<string, number>} */
+	const targets = {
+		ArrowLeft: index < 0 ? last : index - 1,
+		ArrowRight: index < 0 ? last : index + 1,
+		Home: 0,
+		End: last,
+	};
+	if (!(event.key in targets) || last < 0) return;
+	event.preventDefault();
+	select(marks[Math.min(last, Math.max(0, targets[event.key]))].text);
+});
 
 /**
  * @param {number} x
@@ -169,10 +239,10 @@ function delayY(delay) {
 	return round(DELAY_BASE - Math.min(share, 1) * (DELAY_BASE - DELAY_TOP));
 }
 
-/** @param {number} interval Milliseconds. */
-function intervalY(interval) {
-	const share = interval / MAX_INTERVAL;
-	return round(INTERVAL_BASE - Math.min(share, 1) * (INTERVAL_BASE - INTERVAL_TOP));
+/** @param {number} pause Milliseconds. */
+function pauseY(pause) {
+	const share = pause / MAX_PAUSE;
+	return round(PAUSE_BASE - Math.min(share, 1) * (PAUSE_BASE - PAUSE_TOP));
 }
 
 /** @param {number} number */

@@ -22,7 +22,10 @@ import { ClientProtocol } from "./client-protocol.js";
  *
  * @typedef {{ type: "event", at: number } & EventDetails} Event
  *
- * @typedef {Message | Gap | Event} Item An entry of the log.
+ * @typedef {Message & { delay: number | null }} ShownMessage Its delay is milliseconds, from broadcaster to page; null
+ * unless the message is live.
+ *
+ * @typedef {ShownMessage | Gap | Event} Item An entry of the log.
  *
  * @typedef {object} Bucket The messages of one delivery within BUCKET_MS.
  * @property {Delivery} delivery
@@ -56,8 +59,10 @@ export class State {
 	protocol = new ClientProtocol();
 	/** @type {Connection} */
 	connection = { state: "connecting", since: 0, attempt: 0, retryAt: null };
-	/** @type {Message | null} The newest message. */
+	/** @type {ShownMessage | null} The newest message. */
 	newest = null;
+	/** @type {string | null} What the channel is: "memory" or "redis"; null if the relay did not say so. */
+	backend = null;
 	/** @type {number[] | null} How long the newest live message took for each hop. */
 	hopDelays = null;
 	/** @type {Event[]} Oldest first. */
@@ -92,23 +97,29 @@ export class State {
 		const isWelcome = frame.type === "welcome";
 		// A welcome has an event of its own: only a channel that is down is another one.
 		const channelBefore = isWelcome ? "up" : this.protocol.channel;
-		/** @type {Item[]} */
-		const items = this.protocol.receive(frame);
+		const received = this.protocol.receive(frame);
 		const relay = this.protocol.relay ?? "";
 		if (isWelcome) {
+			this.backend = typeof frame.backend === "string" ? frame.backend : null;
 			this.#addInstance("relay", relay, now);
+			if (Array.isArray(frame.actors) && frame.actors.includes("broadcaster")) {
+				this.#addInstance("broadcaster", relay, now);
+			}
 			this.#silentSince ??= now;
 			const kind = this.protocol.welcomes > 1 ? "resumed" : "connected";
 			this.#pendingEvent = { kind, relay, recovered: 0 };
 		}
+		/** @type {Item[]} */
+		const items = [];
 		let afterGap = false;
-		for (const item of items) {
+		for (const item of received) {
 			if (item.type === "gap") {
 				const { after, before, certain } = item;
 				this.#addEvent({ kind: "gap", after, before, certain }, now);
 				afterGap = true;
-			} else if (item.type === "message") {
-				this.#addMessage(item, afterGap, now);
+				items.push(item);
+			} else {
+				items.push(this.#addMessage(item, afterGap, now));
 			}
 		}
 		if (this.protocol.isCaughtUp) items.push(...this.#addPendingEvent(now));
@@ -157,13 +168,13 @@ export class State {
 	}
 
 	/**
-	 * Returns the instances of an actor that were seen within WINDOW_MS, the most recent one first.
+	 * Returns the instances of an actor that were seen within WINDOW_MS, the most recent one first, and when.
 	 *
 	 * @param {Actor} actor
 	 */
 	instances(actor, now = Date.now()) {
 		const recent = [...this.#instances[actor]].filter(([, seenAt]) => seenAt >= now - WINDOW_MS);
-		return recent.map(([instance]) => instance).reverse();
+		return new Map(recent.reverse());
 	}
 
 	/** @returns {Statistics} */
@@ -192,13 +203,13 @@ export class State {
 	 * @param {Message} message
 	 * @param {boolean} afterGap True if messages are missing, or may be missing, before this one.
 	 * @param {number} now
+	 * @returns {ShownMessage}
 	 */
 	#addMessage(message, afterGap, now) {
 		const { delivery, sent_at: sentAt, relayed_at: relayedAt, position } = message;
 		const interval = this.newest === null || afterGap ? null : Math.abs(sentAt - this.newest.sent_at);
 		let delay = null;
 		let at = Math.min(sentAt, now);
-		this.newest = message;
 		if (delivery === "live") {
 			this.hopDelays = [position.milliseconds - sentAt, relayedAt - position.milliseconds, now - relayedAt];
 			delay = now - sentAt;
@@ -214,6 +225,8 @@ export class State {
 			this.#silentSince = now;
 		}
 		this.#addToBucket({ delivery, at, count: 1, delay, interval }, now);
+		this.newest = { ...message, delay };
+		return this.newest;
 	}
 
 	/** @param {number} now */
@@ -278,7 +291,7 @@ export class State {
  */
 function median(numbers) {
 	if (numbers.length === 0) return null;
-	const sorted = numbers.toSorted((one, other) => one - other);
+	const sorted = [...numbers].sort((one, other) => one - other);
 	const low = sorted[Math.floor((sorted.length - 1) / 2)];
 	const high = sorted[Math.floor(sorted.length / 2)];
 	return Math.round((low + high) / 2);

@@ -8,7 +8,8 @@ import { CHANNEL_TO_RELAY, RELAY_TO_PAGE } from "./state.js";
 /**
  * @import { Gap, Message } from "./client-protocol.js"
  * @import { Connection } from "./connection.js"
- * @import { Bucket, EventDetails, State, Statistics } from "./state.js"
+ * @import { Role } from "./deployment.js"
+ * @import { Actor, Bucket, Condition, Event, EventDetails, ShownMessage, State, Statistics } from "./state.js"
  */
 
 const TIME = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
@@ -58,7 +59,7 @@ function formatCount(number, noun) {
 }
 
 /**
- * Returns the state of the connection: `short` for the title, `long` as a sentence.
+ * Returns the state of the connection: `short` for the pill and the title, `long` as a sentence.
  *
  * @param {State} state
  */
@@ -68,13 +69,34 @@ export function statusText({ condition, connection, protocol }) {
 		case "connecting":
 			return { short: "connecting", long: "Connecting…" };
 		case "connected":
-			return { short: "connected", long: `Connected to ${relay}.` };
+			return { short: "live", long: `${relay} over WebSocket` };
 		case "channel-down": {
-			const isDown = channelSince === null ? "is down" : `has been down since ${formatTime(channelSince)}`;
-			return { short: "channel down", long: `Connected to ${relay}, but its channel ${isDown}.` };
+			const since = channelSince === null ? "" : ` since ${formatTime(channelSince)}`;
+			return { short: "channel down", long: `The relay has had no contact with its channel${since}.` };
 		}
 		default:
-			return { short: "reconnecting", long: eventText({ kind: condition, at: connection.since }) };
+			return { short: "reconnecting", long: sinceText(condition, formatTime(connection.since)) };
+	}
+}
+
+/**
+ * @param {Exclude<Condition, "connecting" | "connected" | "channel-down">} reason
+ * @param {string} time When it began.
+ */
+function sinceText(reason, time) {
+	switch (reason) {
+		case "moved":
+			return `The relay stopped at ${time}, and asked this page to reconnect.`;
+		case "slow":
+			return `The relay closed the connection at ${time}, since this page received too slowly.`;
+		case "lost":
+			return `The connection broke at ${time}.`;
+		case "dead":
+			return `The connection timed out at ${time}, after ${formatDuration(IDLE_TIMEOUT_MS)} without data.`;
+		case "unreachable":
+			return `No relay has been reachable since ${time}.`;
+		case "garbled":
+			return `The relay sent data at ${time} that this page cannot read.`;
 	}
 }
 
@@ -86,9 +108,31 @@ export function retryText({ state, attempt, retryAt }, now = Date.now()) {
 	return `Reconnecting ${when}${count}.`;
 }
 
-/** @param {EventDetails & { at: number }} event */
+/**
+ * Returns what a reader can do, or needs not do; nothing where all is well.
+ *
+ * @param {Condition} condition
+ */
+export function adviceText(condition) {
+	switch (condition) {
+		case "connecting":
+		case "connected":
+			return "";
+		case "channel-down":
+			return "The relay retries by itself, and what is published meanwhile follows. If this lasts, see whether Redis runs.";
+		case "unreachable":
+			return "Missed messages follow. If this lasts, see whether a relay runs, and a proxy leads to it.";
+		case "garbled":
+			return "If this happens again, reload the page to update it.";
+		case "slow":
+			return "Missed messages follow. A busy machine or a slow network may be the reason.";
+		default:
+			return "Missed messages follow: there is nothing to do.";
+	}
+}
+
+/** @param {EventDetails} event */
 export function eventText(event) {
-	const at = formatTime(event.at);
 	switch (event.kind) {
 		case "gap":
 			return gapText(event);
@@ -104,17 +148,17 @@ export function eventText(event) {
 		case "channel-up":
 			return `${event.relay} is connected to the channel again.`;
 		case "moved":
-			return `The relay stopped at ${at} and closed the connection.`;
+			return "The relay stopped and asked this page to reconnect.";
 		case "slow":
-			return `The relay closed the connection at ${at}: this page received too slowly.`;
+			return "The relay closed the connection: this page received too slowly.";
 		case "lost":
-			return `The connection was lost at ${at}.`;
+			return "The connection broke.";
 		case "dead":
-			return `No data for ${formatDuration(IDLE_TIMEOUT_MS)}: the connection timed out at ${at}.`;
+			return `The connection timed out after ${formatDuration(IDLE_TIMEOUT_MS)} without data.`;
 		case "unreachable":
-			return `No relay has been reachable since ${at}.`;
+			return "No relay can be reached.";
 		case "garbled":
-			return `The relay sent data at ${at} that this page cannot read. Reload the page to update it.`;
+			return "The relay sent data that this page cannot read.";
 	}
 }
 
@@ -128,14 +172,40 @@ export function gapText({ after, before, certain }) {
 }
 
 /**
- * Returns the text for screen readers.
+ * Returns the text for screen readers: every gap, and one live message for all.
  *
- * @param {number} count The number of new entries.
- * @param {Message | Gap} newest
+ * @param {Gap[]} gaps
+ * @param {number} count The number of live messages.
+ * @param {Message | null} newest
  */
-export function announcementText(count, newest) {
-	const text = newest.type === "gap" ? gapText(newest) : newest.text;
-	return count === 1 ? text : `${formatNumber(count)} new messages, the last one: ${text}`;
+export function announcementText(gaps, count, newest) {
+	const [first, ...more] = gaps;
+	const texts = first === undefined ? [] : [gapText(first)];
+	if (more.length > 0)
+		texts.push(`${formatCount(more.length, "more gap")}, the last one: ${gapText(more[more.length - 1])}`);
+	if (count === 1) texts.push(newest?.text ?? "");
+	if (count > 1) texts.push(`${formatNumber(count)} new messages, the last one: ${newest?.text}`);
+	return texts.join(" ");
+}
+
+/**
+ * Returns what stands below the newest message.
+ *
+ * @param {ShownMessage} message
+ */
+export function aboutText(message) {
+	return { time: formatTime(message.sent_at), broadcaster: message.broadcaster, delay: delayText(message) };
+}
+
+/** @param {ShownMessage} message */
+export function delayText({ delivery, delay }) {
+	if (delivery === "live") return formatDuration(delay);
+	return delivery === "recovered" ? "recovered" : "";
+}
+
+/** @param {number} count Of entries that the reader has not seen. */
+export function jumpText(count) {
+	return `↑ ${formatNumber(count)} new`;
 }
 
 /** @param {Statistics} statistics */
@@ -154,33 +224,60 @@ export function statisticsRows(statistics) {
 }
 
 /**
- * Returns the lines below the titles of the picture's boxes: up to three for each.
+ * Returns the names along the path of a message, from the broadcaster to this page.
  *
  * @param {State} state
+ * @param {number} length Of the names of processes: the most characters.
  */
-export function boxLines(state, now = Date.now()) {
-	const { newest, connection, protocol, brokenHop } = state;
-	const sent = newest === null ? [] : [`sent at ${formatTime(newest.sent_at)}`];
-	const channelSince = protocol.channelSince === null ? [] : [`since ${formatTime(protocol.channelSince)}`];
-	const channel = protocol.channel === null ? [] : [protocol.channel, ...channelSince];
-	const isConnected = brokenHop !== RELAY_TO_PAGE;
-	return {
-		broadcaster: [...instanceLines(state.instances("broadcaster", now)), ...sent],
-		channel: isConnected ? channel : ["state unknown"],
-		relay: instanceLines(state.instances("relay", now)),
-		page: [isConnected ? "connected" : conditionLabel(state), `since ${formatTime(connection.since)}`],
-	};
+export function routeNames({ newest, protocol, backend }, length) {
+	const channel = backend === "redis" ? "Redis" : (backend ?? "channel");
+	const [broadcaster, relay] = [newest?.broadcaster ?? "broadcaster", protocol.relay ?? "relay"];
+	return [shorten(broadcaster, length), channel, shorten(relay, length), "you"];
 }
 
 /**
- * Returns two lines at most: the newest instance, and the others.
+ * Returns the lines of the channel's box, the first of which is its title.
  *
- * @param {string[]} instances
+ * @param {State} state
  */
-function instanceLines([first, second, ...more]) {
-	if (first === undefined) return [];
-	if (second === undefined) return [first];
-	return [first, more.length > 0 ? `${second} and ${more.length} more` : second];
+export function channelLines({ backend, protocol, brokenHop }) {
+	const state = brokenHop === RELAY_TO_PAGE ? "unknown" : protocol.channel;
+	const kind = backend === null ? [] : [backend === "redis" ? "Redis" : backend];
+	return ["channel", ...kind, ...(state === null || state === "up" ? [] : [state])];
+}
+
+/**
+ * @param {State} state
+ * @param {boolean} isNarrow
+ */
+export function pageLines(state, isNarrow) {
+	const { condition, brokenHop } = state;
+	return [
+		isNarrow ? "you" : "this page",
+		...(condition !== "connected" && brokenHop === RELAY_TO_PAGE && !isNarrow ? [conditionLabel(state)] : []),
+	];
+}
+
+/**
+ * @param {Actor} actor
+ * @param {Role | null} role
+ * @param {boolean} isNarrow
+ */
+export function actorText(actor, role, isNarrow) {
+	const active = actor === "broadcaster" ? "leader" : "serving";
+	if (isNarrow) return role?.isActive && actor === "broadcaster" ? active : actor;
+	if (role === null) return actor;
+	return role.isActive ? `${actor}, ${active}` : `${actor}, until ${formatTime(role.seenAt)}`;
+}
+
+/**
+ * Shortens a name at its beginning, since the names of pods differ at their ends.
+ *
+ * @param {string} name
+ * @param {number} length The most characters.
+ */
+export function shorten(name, length) {
+	return name.length > length ? `…${name.slice(1 - Math.floor(length))}` : name;
 }
 
 /**
@@ -205,19 +302,37 @@ export function conditionLabel({ condition, brokenHop }) {
 }
 
 /** @param {State} state */
-export function pathText({ shape, newest, hopDelays }) {
+export function processesText({ shape, newest, backend }) {
 	if (newest === null) return "No message has been received yet.";
+	const channel = backend === null ? "" : ` over a channel in ${backend === "redis" ? "Redis" : backend}`;
 	const { broadcaster, relay } = newest;
-	const processes =
-		shape === "combined"
-			? `One process runs both actors: ${broadcaster}.`
-			: `Separate processes: ${broadcaster} publishes, ${relay} relays.`;
-	if (hopDelays === null) return processes;
+	if (shape === "combined") return `One process, ${broadcaster}, publishes and relays${channel}.`;
+	return `${broadcaster} publishes and ${relay} relays${channel}.`;
+}
+
+/** @param {State} state */
+export function pathText({ hopDelays }) {
+	if (hopDelays === null) return "";
 	const [first, second, third] = hopDelays.map(formatDuration);
 	const skew = -Math.min(...hopDelays);
-	const clocks = skew > 0 ? `, which differ by ${formatDuration(skew)} at least` : "";
-	const times = `${first} to the channel, ${second} to the relay and ${third} to this page`;
-	return `${processes} The last message took ${times}, by the clocks of their machines${clocks}.`;
+	const clocks =
+		skew > 0 ? `. The clocks differ by ${formatDuration(skew)} at least.` : ", by the clocks of the machines.";
+	return `The newest message took ${first} to the channel, ${second} to the relay and ${third} to this page${clocks}`;
+}
+
+/**
+ * Returns a mark of the plot in words.
+ *
+ * @param {Bucket | Event} mark
+ */
+export function markText(mark) {
+	const at = formatTime(mark.at);
+	if ("kind" in mark) return `${at}: ${eventText(mark)}`;
+	const { count, delivery, delay, interval } = mark;
+	const how = { live: "", recovered: " recovered", history: " from before this page was opened" }[delivery];
+	const took = delay === null ? "" : `, ${formatDuration(delay)} from broadcaster to page`;
+	const pause = interval === null ? "" : `, ${formatDuration(interval)} after the one before`;
+	return `${at}: ${formatCount(count, "message")}${how}${took}${pause}.`;
 }
 
 /**
@@ -250,16 +365,21 @@ export function printable(text) {
  * Returns everything that the page has seen, for a bug report.
  *
  * @param {State} state
+ * @param {string[]} log Its lines, oldest first.
  */
-export function reportText(state, now = Date.now()) {
+export function reportText(state, log, now = Date.now()) {
 	const lines = [
 		`hello at ${location.href}, ${formatIso(state.openedAt)} to ${formatIso(now)}, in ${navigator.userAgent}`,
 		statusText(state).long,
+		processesText(state),
 		pathText(state),
-		`Broadcasters: ${state.instances("broadcaster", now).join(", ")}`,
-		`Relays: ${state.instances("relay", now).join(", ")}`,
+		`Broadcasters: ${[...state.instances("broadcaster", now).keys()].join(", ")}`,
+		`Relays: ${[...state.instances("relay", now).keys()].join(", ")}`,
 		...statisticsRows(state.statistics(now)).map(({ label, value }) => `${label}: ${value}`),
+		"Events:",
 		...state.events.map((event) => `${formatIso(event.at)} ${eventText(event)}`),
+		"Messages and events, oldest first:",
+		...log,
 		`(Times of day are in the time zone ${TIME.resolvedOptions().timeZone}.)`,
 	];
 	return lines.map(printable).join("\n");
