@@ -20,13 +20,7 @@ from pathlib import Path
 FOLDER = "BENCH_PEERS"
 PROGRAMS = Path(__file__).parent / "peers"
 
-# broadcaster delivers nothing with redis-py 8, which no longer subscribes in the same step of the event loop.
-REDIS = "redis[hiredis]<8"
-UVICORN = ("uvicorn", "websockets", "httptools", "uvloop", REDIS)
-CHANNELS = ("django", "channels", "channels-redis", *UVICORN)
-PIP = ("picows", "fastapi", "starlette", "broadcaster", "python-socketio", *CHANNELS)
-# uWebSockets.js is missing: its author publishes a repository and no package (uNetworking/uWebSockets.js#v20.57.0), and
-# `@btc-vision/uwebsockets.js` is another party's build of the same source, and needs glibc 2.38.
+PIP = ("picows", "fastapi", "uvicorn", "websockets", "httptools", "uvloop", "redis[hiredis]")
 NPM = ("ws", "socket.io", "@socket.io/redis-adapter", "redis")
 APT = (
     "nginx",
@@ -60,7 +54,6 @@ SOCKET_IO = ("--greet", "40", "--expect", "40{", "--reply", "2=3")
 CENTRIFUGE = ("--greet", '{"id":1,"params":{}}', "--expect", '"client"')
 
 PEERS = (
-    Peer("uWebSockets.js", "C++", "with_uwebsockets.js"),
     Peer("picows", "Cython", "with_picows.py"),
     Peer("nginx + nchan", "C", "with_nchan.py", bridge="nchan_bridge.py"),
     Peer("websockets", "Python", "with_websockets.py"),
@@ -69,10 +62,6 @@ PEERS = (
     Peer("Centrifuge 0.15", "Go", "with_centrifuge.go", path="/connection/websocket", wsload=CENTRIFUGE),
     Peer("FastAPI", "Python", "with_fastapi.py"),
     Peer("Socket.IO", "JavaScript", "with_socketio.js", path=ENGINE_IO, wsload=SOCKET_IO),
-    # If several first subscribers connect at once it loses all but one of them, so one connects first.
-    Peer("broadcaster", "Python", "with_broadcaster.py", wsload=("--lead", "1")),
-    Peer("python-socketio", "Python", "with_python_socketio.py", path=ENGINE_IO, wsload=SOCKET_IO),
-    Peer("Django Channels", "Python", "with_channels.py"),
 )
 
 

@@ -13,7 +13,6 @@
  * --conns N                       number of connections (1000)
  * --inflight C                    handshakes in progress at once (100)
  * --timeout S                     seconds that connecting may take (120)
- * --lead S                        open one connection first, and the others S seconds later (0)
  * --header 'Name: value'          one more request header; may be repeated
  * --greet TEXT                    send this after the handshake; may be repeated
  * --expect TEXT                   after the i-th --greet, wait for a frame that contains this; empty: do not wait
@@ -75,7 +74,7 @@ struct phase { char name[32]; double rate, dur, idle; long window, count; };
 
 static char host[64] = "127.0.0.1", path[512] = "/";
 static int port = 80, conns_wanted = 1000, inflight_max = 100, message_size = 120, warm_up = 1;
-static double connect_timeout = 120, lead_s, hold_s, drain_s = 3, drain_max_s = 30;
+static double connect_timeout = 120, hold_s, drain_s = 3, drain_max_s = 30;
 static char headers[4096], ping_text[128], pong_text[128];
 static const char *greetings[MAX_GREETINGS], *expected[MAX_GREETINGS];
 static int n_greetings, n_expected;
@@ -986,8 +985,6 @@ static void parse(int argc, char **argv)
             next_number = atoll(value);
         else if (!strcmp(option, "--size"))
             message_size = atoi(value);
-        else if (!strcmp(option, "--lead"))
-            lead_s = atof(value);
         else if (!strcmp(option, "--hold"))
             hold_s = atof(value);
         else if (!strcmp(option, "--phase"))
@@ -1030,10 +1027,6 @@ int main(int argc, char **argv)
         publisher_open();
 
     long rss_before = server_rss_kib();
-    if (lead_s > 0) {
-        start(&conns[0]);
-        wait_for(lead_s);
-    }
     struct usage a = usage_now();
     connect_all();
     struct usage b = usage_now();
