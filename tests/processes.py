@@ -29,7 +29,7 @@ class HelloProcess:
     """`python -m hello` with these settings (`interval_min="0.1"`), at ports of its own that it keeps over restarts.
 
     Its output is appended to the file `log`, or else is in `output` once the process has ended. A process that writes
-    more than a pipe holds (64 KiB) needs the file. Leaving its `with` kills it.
+    more than a pipe holds (64 KiB) needs the file. Its `with` starts it, unless it was launched, and kills it.
     """
 
     def __init__(self, log: Path | None = None, /, **settings: str) -> None:
@@ -40,7 +40,7 @@ class HelloProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self._process else self.start()
 
     def __exit__(self, *error: object) -> None:
         self.kill()

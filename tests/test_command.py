@@ -125,17 +125,13 @@ def test_signal_at_any_moment(tmp_path: Path, moment: str, number: signal.Signal
     if under and (shutil.which("unshare") is None or subprocess.run([*under, "true"], check=False).returncode):
         missing("unshare may not start a process 1: run the tests as root, or allow user namespaces")
     (tmp_path / "sitecustomize.py").write_text(AT_MOMENT)
-    process = HelloProcess(log_format="json")
     moments = {"PYTHONPATH": str(tmp_path), "MOMENT": moment, "NUMBER": str(int(number))}
-    try:
-        process.launch(moments, under)
+    with HelloProcess(log_format="json").launch(moments, under) as process:
         if moment == "exit":
             process.wait_for("/readyz", 200)
             process.signal(signal.SIGTERM)
         assert process.wait() == 0
-        assert all(json.loads(line)["level"] == "info" for line in process.output.splitlines())
-    finally:
-        process.kill()
+    assert all(json.loads(line)["level"] == "info" for line in process.output.splitlines())
 
 
 def test_signal_before_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,14 +146,11 @@ def test_signal_before_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_nohup() -> None:
     """A closed terminal does not end a process that nohup started."""
-    process = HelloProcess()
-    try:
-        process.launch(under=["nohup"]).wait_for("/readyz", 200)
+    with HelloProcess().launch(under=["nohup"]) as process:
+        process.wait_for("/readyz", 200)
         process.signal(signal.SIGHUP)
         assert process.status("/livez") == 200
         assert process.terminate() == 0
-    finally:
-        process.kill()
     assert "SIGHUP" not in process.output
 
 
@@ -165,13 +158,11 @@ def test_nohup() -> None:
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "<&- 2>&-"])
 def test_closed_streams(closed: str, log_format: str) -> None:
     """A process whose standard streams are closed serves, and ends with code 0: no socket takes their place."""
-    process = HelloProcess(**{"log_format": log_format} if log_format else {})
-    try:
-        process.launch(under=["sh", "-c", f'exec "$@" {closed}', "sh"]).wait_for("/readyz", 200)
+    settings = {"log_format": log_format} if log_format else {}
+    with HelloProcess(**settings).launch(under=["sh", "-c", f'exec "$@" {closed}', "sh"]) as process:
+        process.wait_for("/readyz", 200)
         assert "<title>" in process.page()
         assert process.terminate() == 0
-    finally:
-        process.kill()
 
 
 def test_broadcaster_alone(redis_server: RedisServer) -> None:
@@ -205,29 +196,13 @@ def test_two_deployments(redis_server: RedisServer) -> None:
 def test_start_without_redis(redis_server: RedisServer) -> None:
     """Without Redis a process is alive and not ready, and logs the loss once; it is ready once Redis is there."""
     redis_server.stop()
-    process = HelloProcess(channel=redis_server.url, log_format="text")
-    try:
-        process.launch().wait_for("/readyz", 503)
+    with HelloProcess(channel=redis_server.url, log_format="text").launch() as process:
+        process.wait_for("/readyz", 503)
         assert process.status("/livez") == 200
         redis_server.start()
         process.wait_for("/readyz", 200)
         assert process.terminate() == 0
-    finally:
-        process.kill()
     assert process.output.count("relay: channel lost") == process.output.count("relay: channel back") == 1
-
-
-@pytest.mark.parametrize("actors", ["broadcaster", "relay"])
-def test_programming_error(redis_server: RedisServer, actors: str) -> None:
-    """An error that no retry overcomes, such as a key of another type, is logged and ends the process with code 1."""
-    with Redis.from_url(redis_server.url) as raw:
-        raw.set("hello", "x")
-    process = HelloProcess(actors=actors, channel=redis_server.url)
-    try:
-        assert process.launch().wait() == 1
-    finally:
-        process.kill()
-    assert "WRONGTYPE" in process.output
 
 
 def test_failed_relay_drains(redis_server: RedisServer) -> None:
@@ -257,12 +232,9 @@ def test_log_cannot_control_a_terminal(log_format: str) -> None:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         channel = f"redis://127.0.0.1:{server.server_address[1]}"
-        process = HelloProcess(actors="broadcaster", channel=channel, log_format=log_format)
-        try:
-            assert process.launch().wait() == 1
-        finally:
-            process.kill()
-            server.shutdown()
+        with HelloProcess(actors="broadcaster", channel=channel, log_format=log_format).launch() as process:
+            assert process.wait() == 1
+        server.shutdown()
     lines = process.output.split("\n")
     assert all(line.isprintable() for line in lines)
     if log_format == "json":
@@ -397,14 +369,6 @@ def test_password_is_hidden() -> None:
     with pytest.raises(ConfigError) as error:
         load({"channel": "redi://user:secret@redis"})
     assert "secret" not in str(error.value)
-
-
-def test_exit_code_2() -> None:
-    """With a mistake the process ends with code 2, and prints the mistakes on standard error."""
-    ended = hello(prot="1", history="many")
-    assert ended.returncode == 2
-    assert [line.split(":")[1].strip() for line in ended.stderr.splitlines()] == ["HELLO_PROT", "HELLO_HISTORY"]
-    assert hello("--no-such-flag").returncode == 2
 
 
 @pytest.mark.parametrize(

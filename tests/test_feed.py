@@ -4,6 +4,7 @@ import json
 import random
 import tracemalloc
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -71,8 +72,38 @@ class Model:
             self.statuses += 1
             self.loaded, self.channel = self.statuses, "up"
 
+    def append_some(self, count: int, longest: int, seed: int) -> None:
+        """Append so many entries of at most this size; some after a loss, some a second time."""
+        dice = random.Random(seed)
+        for _ in range(count):
+            copied = dice.choice(self.kept).message.id if self.kept and dice.random() < 0.1 else None
+            lost = dice.randint(1, 3) if dice.random() < 0.1 else 0
+            self.append(dice.randint(1, longest), copied, lost)
+
+    def set_channel_up(self, up: bool) -> None:
+        self.feed.set_channel_up(up)
+        if self.loaded is not None:
+            self.statuses += 1
+            self.channel = "up" if up else "down"
+
+    def set_high_watermark(self, position: int) -> None:
+        """Subscribe, and learn the high watermark; it counts once the relay has read an empty channel."""
+        self.feed.set_high_watermark(Position(position, 0))
+        if self.loaded is None:
+            self.high_watermark = Position(position, 0)
+            self.newest = max(self.newest, position)
+
+    def beat(self) -> None:
+        self.feed.beat()
+        self.beats += 1
+
     def join(self, start: Position | int) -> None:
-        self.clients.append(Client(self.feed.cursor_at(start), start, self.beats))
+        """Add two clients at one position, or with so many messages."""
+        self.clients += [Client(self.feed.cursor_at(start), start, self.beats) for _ in range(2)]
+
+    def join_before(self, count: int) -> None:
+        """Add two clients at one position: so many before the newest, or after it."""
+        self.join(Position(max(0, self.newest - count), 0))
 
     def resolved(self, start: Position | int) -> Position:
         """Return where a client starts now, that resumes there or wants so many messages."""
@@ -122,6 +153,12 @@ class Model:
         client.at_head = client.position == self.head
         return True
 
+    def poll_one(self, number: int, everything: bool) -> None:
+        if self.clients:
+            client = self.clients[number % len(self.clients)]
+            while self.poll(client) and everything:
+                pass
+
 
 def plain(frame: Frame) -> dict[str, Any]:
     """Return the fields of a frame that the model knows."""
@@ -137,94 +174,20 @@ def message_sizes(pending: Pending) -> list[int]:
     return [len(frame.json) for frame in pending.frames if plain(frame)["type"] == "message"]
 
 
-@dataclass(frozen=True)
-class Append:
-    """Appends so many entries of at most this size; some after a loss, some a second time."""
-
-    count: int
-    longest: int
-    seed: int
-
-    def do(self, model: Model) -> None:
-        dice = random.Random(self.seed)
-        for _ in range(self.count):
-            copied = dice.choice(model.kept).message.id if model.kept and dice.random() < 0.1 else None
-            lost = dice.randint(1, 3) if dice.random() < 0.1 else 0
-            model.append(dice.randint(1, self.longest), copied, lost)
+Step = methodcaller  # a call of a method of the model, which hypothesis prints
 
 
-@dataclass(frozen=True)
-class Status:
-    up: bool
+def drawn(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
+    """Return calls of this method."""
+    return st.builds(Step, st.just(name), *arguments)
 
-    def do(self, model: Model) -> None:
-        model.feed.set_channel_up(self.up)
-        if model.loaded is not None:
-            model.statuses += 1
-            model.channel = "up" if self.up else "down"
-
-
-@dataclass(frozen=True)
-class HighWatermark:
-    """The relay subscribes, and learns the high watermark; it counts once the relay has read an empty channel."""
-
-    position: int
-
-    def do(self, model: Model) -> None:
-        model.feed.set_high_watermark(Position(self.position, 0))
-        if model.loaded is None:
-            model.high_watermark = Position(self.position, 0)
-            model.newest = max(model.newest, self.position)
-
-
-@dataclass(frozen=True)
-class Load:
-    def do(self, model: Model) -> None:
-        model.load()
-
-
-@dataclass(frozen=True)
-class Beat:
-    def do(self, model: Model) -> None:
-        model.feed.beat()
-        model.beats += 1
-
-
-@dataclass(frozen=True)
-class Join:
-    """Adds two clients at one position: so many before the newest (or after it), or with so many messages."""
-
-    before: int | None = None
-    last: int = 0
-
-    def do(self, model: Model) -> None:
-        for _ in range(2):
-            if self.before is None:
-                model.join(self.last)
-            else:
-                model.join(Position(max(0, model.newest - self.before), 0))
-
-
-@dataclass(frozen=True)
-class Poll:
-    client: int
-    everything: bool
-
-    def do(self, model: Model) -> None:
-        if model.clients:
-            client = model.clients[self.client % len(model.clients)]
-            while model.poll(client) and self.everything:
-                pass
-
-
-Step = Append | Status | HighWatermark | Load | Beat | Join | Poll
 
 counts = st.integers(1, 60)
-appends = st.builds(Append, counts, st.sampled_from([1, 300, LONGEST]), st.integers(0, 1 << 16))
-joins = st.builds(Join, before=st.integers(-5, 100) | st.integers(0, 1000)) | st.builds(Join, last=st.integers(0, 60))
-polls = st.builds(Poll, st.integers(0, 7), st.sampled_from([False, False, True]))
-news = st.builds(Status, st.booleans()) | st.builds(Beat)
-before_load = st.lists(appends | joins | polls | news | st.builds(HighWatermark, st.integers(0, 99)), max_size=6)
+appends = drawn("append_some", counts, st.sampled_from([1, 300, LONGEST]), st.integers(0, 1 << 16))
+joins = drawn("join_before", st.integers(-5, 100) | st.integers(0, 1000)) | drawn("join", st.integers(0, 60))
+polls = drawn("poll_one", st.integers(0, 7), st.sampled_from([False, False, True]))
+news = drawn("set_channel_up", st.booleans()) | drawn("beat")
+before_load = st.lists(appends | joins | polls | news | drawn("set_high_watermark", st.integers(0, 99)), max_size=6)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -234,7 +197,9 @@ before_load = st.lists(appends | joins | polls | news | st.builds(HighWatermark,
     st.integers(0, 60),
     st.lists(appends | joins | joins | polls | polls | polls | polls | news, min_size=1, max_size=40),
 )
-@example(3, [Join(last=2), Poll(0, True), Append(3, 1, 0), Poll(0, True)], 0, [Beat()])  # messages before the start
+@example(  # messages before the start
+    3, [Step("join", 2), Step("poll_one", 0, True), Step("append_some", 3, 1, 0), Step("poll_one", 0, True)], 0, []
+)
 def test_each_client_gets_its_frames(history: int, first: list[Step], count: int, steps: list[Step]) -> None:
     """At every cursor: the welcome, the last status and beat, each kept message once in order, and each gap once.
 
@@ -242,8 +207,8 @@ def test_each_client_gets_its_frames(history: int, first: list[Step], count: int
     a block, and `more` is right. Clients that have everything share one cursor.
     """
     model = Model(history)
-    for step in (*first, Load(), Append(count, LONGEST, 0), *steps):
-        step.do(model)
+    for step in (*first, Step("load"), Step("append_some", count, LONGEST, 0), *steps):
+        step(model)
     for client in model.clients:
         while model.poll(client):
             pass
@@ -254,8 +219,11 @@ def test_each_client_gets_its_frames(history: int, first: list[Step], count: int
 
 @pytest.mark.parametrize(
     "meanwhile",
-    [Append(1, 1, 1), Append(2, 1, 1), Append(40, 300, 1), Status(True), Beat()],
-    ids=lambda step: str(step),
+    [
+        *(Step("append_some", *each) for each in ((1, 1, 1), (2, 1, 1), (40, 300, 1))),
+        *(Step("set_channel_up", True), Step("beat")),
+    ],
+    ids=repr,
 )
 def test_cached_block_expires(meanwhile: Step) -> None:
     """A cached block is not used once its first message is trimmed, or a status or beat comes first."""
@@ -263,13 +231,14 @@ def test_cached_block_expires(meanwhile: Step) -> None:
     model.load()
     for _ in range(100):
         model.append(500)
-    for step in (Join(before=200), Poll(0, False), Poll(0, False), Poll(1, False)):  # the welcome, and a block
-        step.do(model)
+    model.join_before(200)
+    for client in (0, 0, 1):  # the welcome, and a block
+        model.poll_one(client, everything=False)
     first, second = model.clients
     pending = model.feed.poll(second.cursor)
     assert pending is not None
     assert pending.next is first.cursor
-    meanwhile.do(model)
+    meanwhile(model)
     while model.poll(second):
         pass
 

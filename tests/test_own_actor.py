@@ -24,33 +24,35 @@ from hello.message import Message, Position
 from hello.settings import ConfigError, load
 from hello.testing import Client, Closed, CuttableChannel, running
 from hello.watchdog import STALL_SECONDS
-from tests import own_actor
 from tests.deploy.tools import tool
 from tests.processes import HelloProcess
+from tests.readmes import ROOT, example
 
 ACTORS = ("clock.py", "tail.py", "website.py")
+FILES = {name: example(name) for name in (*ACTORS, "Dockerfile", "kustomization.yaml", "test_clock.py")}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    """A folder with the files of the READMEs, beside a link to this repository."""
     folder = tmp_path / "clock"
     folder.mkdir()
-    own_actor.write(folder)
+    for name, text in FILES.items():
+        (folder / name).write_text(f"{text}\n")
+    (tmp_path / "hello").symlink_to(ROOT)
     return folder
 
 
-def test_section() -> None:
-    """The section has three actors, and for the first, of at most 20 lines, a test, an image and a deployment."""
-    files = own_actor.files()
-    assert set(files) == {*ACTORS, "Dockerfile", "kustomization.yaml", "test_clock.py"}
-    assert len(files["clock.py"].splitlines()) <= 20
+def test_first_actor_is_short() -> None:
+    """The first actor has at most 20 lines."""
+    assert len(FILES["clock.py"].splitlines()) <= 20
 
 
 @pytest.mark.slow
 def test_harness(folder: Path) -> None:
     """The test of the actor passes in a folder of its own, in both shapes and on both event loops."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_clock.py"]
-    environment = {**os.environ, "PYTHONPATH": f"{folder}:{own_actor.ROOT}", "PYTEST_ADDOPTS": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -61,7 +63,7 @@ def test_harness(folder: Path) -> None:
 def test_types(folder: Path) -> None:
     """The actors pass the strictest checks of their types."""
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir=.cache", *ACTORS]
-    environment = {**os.environ, "MYPYPATH": str(own_actor.ROOT)}
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -190,8 +192,8 @@ def test_overlays(folder: Path, shape: str) -> None:
 
 def test_image_variables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables of the image select the actor."""
-    variables = dict(re.findall(r"(\w+)=(\S+)", own_actor.files()["Dockerfile"]))
-    assert variables.pop("PYTHONPATH") in own_actor.files()["Dockerfile"].split("COPY clock.py ")[1]
+    variables = dict(re.findall(r"(\w+)=(\S+)", FILES["Dockerfile"]))
+    assert variables.pop("PYTHONPATH") in FILES["Dockerfile"].split("COPY clock.py ")[1]
     monkeypatch.syspath_prepend(str(folder))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -223,9 +225,9 @@ def test_actor_ends(tmp_path: Path, end: str) -> None:
     """An actor that ends, ends its process after a drain; the last line of the log says which, where and why."""
     (tmp_path / "once.py").write_text(ONCE.replace("END", end))
     line, reason = ENDS[end]
-    process = HelloProcess(broadcaster="once:once", log_format="text")
-    try:
-        process.launch({"PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}).wait_for("/readyz", 200)
+    path = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with HelloProcess(broadcaster="once:once", log_format="text").launch(path) as process:
+        process.wait_for("/readyz", 200)
         with connect(process.url.replace("http", "ws") + "ws") as websocket:
             (tmp_path / "go").touch()
             texts: list[str | None] = []
@@ -233,8 +235,6 @@ def test_actor_ends(tmp_path: Path, end: str) -> None:
                 texts.extend(json.loads(frame).get("text") for frame in websocket)
         assert (texts[-1], websocket.close_code) == ("the last", 1012)
         assert process.wait() == 1
-    finally:
-        process.kill()
     where = re.escape(f"once:once failed at {tmp_path / 'once.py'}:{line}: ")
     assert re.search(f"stopped by an error: ActorFailed: {where}{reason}$", process.output.splitlines()[-1])
 
@@ -245,9 +245,9 @@ def test_event_loop_stands_still(tmp_path: Path, how: str) -> None:
     (tmp_path / "once.py").write_text(
         ONCE.replace("END", "subprocess.run(['sleep', '2']); await publisher.publish('')")
     )
-    process = HelloProcess(broadcaster="once:once", log_format="text", interval_min="1000", interval_max="1000")
-    try:
-        process.launch({"PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}).wait_for("/readyz", 200)
+    settings = {"broadcaster": "once:once", "log_format": "text", "interval_min": "1000", "interval_max": "1000"}
+    with HelloProcess(**settings).launch({"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as process:
+        process.wait_for("/readyz", 200)
         if how == "blocked":
             (tmp_path / "go").touch()
             assert process.wait() == 1
@@ -256,8 +256,6 @@ def test_event_loop_stands_still(tmp_path: Path, how: str) -> None:
             time.sleep(2 * STALL_SECONDS)  # the pause itself
             process.signal(signal.SIGCONT)
             assert process.terminate() == 0
-    finally:
-        process.kill()
     if how == "paused":
         assert "WARNING" not in process.output
     else:
@@ -271,11 +269,9 @@ def test_event_loop_stands_still(tmp_path: Path, how: str) -> None:
 def test_wrong_parameters(tmp_path: Path) -> None:
     """The error of an actor that cannot be called names it, and the line where it is defined."""
     (tmp_path / "once.py").write_text("\nasync def once(wait, publish): await wait()")
-    process = HelloProcess(broadcaster="once:once", log_format="text")
-    try:
-        assert process.launch({"PYTHONPATH": f"{tmp_path}:{own_actor.ROOT}"}).wait() == 1
-    finally:
-        process.kill()
+    path = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with HelloProcess(broadcaster="once:once", log_format="text").launch(path) as process:
+        assert process.wait() == 1
     assert re.search(r"once:once failed at .*once.py:2: TypeError: .*'publish'$", process.output.splitlines()[-1])
 
 

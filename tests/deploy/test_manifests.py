@@ -29,6 +29,7 @@ from hello.web.http_protocol import MAX_UNSENT
 from hello.web.server import GRACE_SECONDS
 from tests.deploy.network_policies import Peer, allowed
 from tests.deploy.tools import KUBERNETES_VERSIONS, ROOT, tool
+from tests.readmes import example
 from tests.redis_server import RedisServer
 
 Object = dict[str, Any]
@@ -41,7 +42,7 @@ SLACK_SECONDS = 10  # for a node so busy that everything takes longer
 MEASURED = {"relay": "66Mi", "broadcaster": "58Mi", "redis": "15Mi"}  # with a full history, 1,000 clients at a relay
 PROGRAM_BYTES = 84 * 2**20  # an idle relay with a full log and the image's files: 82.3 MiB were measured
 STREAM_BYTES = 28 * 2**10  # a client of /events, which costs more than a WebSocket: 27.4 KiB were measured
-README, DEPLOY, SHARED = ((ROOT / "deploy" / name).read_text() for name in ("README.md", "deploy.sh", "cluster.sh"))
+DEPLOY, SHARED = ((ROOT / "deploy" / name).read_text() for name in ("deploy.sh", "cluster.sh"))
 
 
 def build(folder: Path) -> dict[str, Object]:
@@ -208,10 +209,10 @@ def test_scripts() -> None:
 def autoscaled(tmp_path: Path, shape: str, *more: str) -> tuple[Any, dict[str, Object]]:
     """The autoscaler's spec, and the other objects, of the kustomization in the README over this shape."""
     shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
-    texts = [re.findall(rf"<!-- {name} -->\n+```yaml\n(.+?)```", README, re.DOTALL) for name in ("autoscaled", *more)]
+    text = "\n".join(map(example, ("autoscaled", *more)))
     folder = tmp_path / "kustomize" / "overlays" / "autoscaled"
     folder.mkdir()
-    (folder / "kustomization.yaml").write_text("".join(text for (text,) in texts).replace("../split", f"../{shape}"))
+    (folder / "kustomization.yaml").write_text(text.replace("../split", f"../{shape}"))
     objects = build(folder)
     scaler = objects.pop("HorizontalPodAutoscaler/relay")
     for version in KUBERNETES_VERSIONS:
