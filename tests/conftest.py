@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio.testing
 
 from tests.redis_server import USUAL, NoRedisServer, RedisServer
 
@@ -44,10 +45,12 @@ def missing(reason: str) -> None:
 
 @pytest.fixture(params=["asyncio", "uvloop", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    """Run each async test on all three event loops, unless its module names one."""
+    """Run each async test on all three event loops, unless it names one, or trio's with a clock that jumps."""
     match request.param:
         case "uvloop":
             return "asyncio", {"use_uvloop": True}
+        case "virtual time":
+            return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
         case name:
             return name, {}
 

@@ -200,6 +200,7 @@ before_load = st.lists(appends | joins | polls | news | drawn("set_high_watermar
 @example(  # messages before the start
     3, [Step("join", 2), Step("poll_one", 0, True), Step("append_some", 3, 1, 0), Step("poll_one", 0, True)], 0, []
 )
+@example(3, [], 1, [Step("join_before", -3), Step("poll_one", 0, True), Step("append_some", 3, 1, 0)])  # a client ahead
 def test_each_client_gets_its_frames(history: int, first: list[Step], count: int, steps: list[Step]) -> None:
     """At every cursor: the welcome, the last status and beat, each kept message once in order, and each gap once.
 

@@ -1,4 +1,4 @@
-"""What clients of one hub share, and one that is ahead of it; test_feed.py has what each client gets."""
+"""What clients of one hub share; test_feed.py has what each client gets."""
 
 import json
 
@@ -56,18 +56,6 @@ async def test_frames_are_made_once(hub: Hub) -> None:
     clients[2].poll()
     assert clients[2].cursor == clients[0].cursor
     assert [kinds(client) for client in clients] == [[], [], []]
-
-
-async def test_client_ahead_of_its_relay(hub: Hub) -> None:
-    """A client that comes from a relay that is ahead gets only messages that it has not seen."""
-    hub.append(entry(1, 0))
-    client = joined(hub, Position(3, 0))
-    assert kinds(client) == ["welcome"]
-    for number in (2, 3):
-        hub.append(entry(number, number - 1))
-        assert kinds(client) == []
-    hub.append(entry(4, 3))
-    assert kinds(client) == ["4"]
 
 
 @pytest.mark.parametrize("start", [0, 3, Position(1, 0)])

@@ -2,11 +2,9 @@
 
 import sys
 from types import SimpleNamespace
-from typing import Any
 
 import anyio
 import pytest
-import trio.testing
 from anyio.abc import TaskGroup
 
 from hello.broadcaster import Publisher
@@ -20,10 +18,7 @@ from hello.testing.conformance import read
 
 HOUR = 3600
 
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+pytestmark = pytest.mark.parametrize("anyio_backend", ["virtual time"], indirect=True)
 
 
 class LossyChannel(CuttableChannel):

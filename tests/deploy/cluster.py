@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hello.message import ORIGIN, Position
+from tests.promises import Accepted, AcceptedLog, Finding, Reader, Received
 
 CLIENTS = 40  # each is a Python process of 40 MB
 ROLLOUT = "180s"  # with time to pull an image
@@ -176,15 +177,10 @@ def disturb(cluster: Cluster, clients: Sequence[Client]) -> list[str]:
     return findings
 
 
-def difference(shown: Sequence[Position], accepted: Iterable[Position], head: Position) -> str:
-    """How the shown positions differ from those accepted after `head`, up to the last one shown; empty if equal."""
-    last = shown[-1] if shown else head
-    wanted = [position for position in accepted if head < position <= last]
-    if list(shown) == wanted:
-        return ""
-    missing = sorted(map(str, set(wanted) - set(shown)))
-    unknown = sorted(map(str, set(shown) - set(wanted)))
-    return f"missing: {missing}, never accepted: {unknown}" if missing or unknown else "repeated, or out of order"
+def differences(shown: Iterable[Position], accepted: Iterable[Position], head: Position) -> list[Finding]:
+    """How the shown positions differ from those accepted after `head`, up to the last one shown."""
+    reader = Reader("", AcceptedLog(Accepted(0, each, "message", None) for each in accepted), lambda *_: False, head)
+    return [finding for each in shown for finding in reader.receive(Received(0, each, "message", shown=None))]
 
 
 def wait_until(done: Callable[[], bool], problem: str) -> None:
@@ -212,11 +208,11 @@ def run(context: str, url: str, clients: int = CLIENTS) -> int:
         wait_until(lambda: all(client.shown()[-1:] > newest for client in watching), "some clients receive no message")
         codes = [client.end() for client in watching]
         accepted = cluster.accepted()
-        found = [difference(client.shown(), accepted, client.head() or ORIGIN) for client in watching]
+        found = [differences(client.shown(), accepted, client.head() or ORIGIN) for client in watching]
         tallies = [client.lines("tally")[-1] for client in watching]
-    for number, (code, text) in enumerate(zip(codes, found, strict=True)):
-        if code or text:
-            log(f"client {number} ended with {code}: {text or tallies[number]}")
+    for number, (code, findings) in enumerate(zip(codes, found, strict=True)):
+        if code or findings:
+            log(f"client {number} ended with {code}: {[each.text for each in findings] or tallies[number]}")
     log(
         f"{clients} clients: {min(tally['shown'] for tally in tallies)} messages or more each;"
         f" at most {max(tally['moves'] for tally in tallies)} moves and"

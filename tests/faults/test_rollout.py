@@ -1,19 +1,12 @@
 """A rollout starts and ends processes in the order of Kubernetes."""
 
-from typing import Any
-
 import anyio
 import pytest
-import trio.testing
 
 from hello.testing import SHAPES
 from tests.faults.rollout import ALL, deployment, roll_out
 
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
-
+pytestmark = pytest.mark.parametrize("anyio_backend", ["virtual time"], indirect=True)
 
 RELAYS, BOTH = ["relay", "relay"], "broadcaster,relay"
 

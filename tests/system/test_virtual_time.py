@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 import pytest
-import trio.testing
 import yaml
 
 from hello.channel.memory import MemoryChannel
@@ -23,10 +22,7 @@ from tests.readmes import ROOT
 HOUR = 3600.0
 ROUTES_SECONDS = 2.0  # at most, until no node routes to a relay that terminates
 
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+pytestmark = pytest.mark.parametrize("anyio_backend", ["virtual time"], indirect=True)
 
 
 class RecordingChannel(CuttableChannel):
