@@ -1,6 +1,5 @@
 """Documents, lock and scripts agree with the program; tests/lint.py runs the linters."""
 
-import os
 import re
 import tomllib
 
@@ -90,9 +89,3 @@ def test_the_workflow_names_files_that_exist() -> None:
     named += [f"{module.replace('.', '/')}.py" for module in re.findall(r" -m (tests\.[\w.]+)", text)]
     assert len(named) > 5
     assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_scripts_are_executable() -> None:
-    """Except for cluster.sh, which the other scripts read."""
-    for path in [ROOT / ".ci" / "run", *(ROOT / "deploy").glob("*.sh")]:
-        assert os.access(path, os.X_OK) or path.name == "cluster.sh", path

@@ -147,42 +147,6 @@ async def test_empty_start(path: str) -> None:
     assert (len(client.shown), client.gaps) == (2, [])
 
 
-async def test_slow_client() -> None:
-    """A client that reads nothing while the log moves on gets a gap and what is kept, and delays no other client."""
-    channel, quick, slow = RecordingChannel(history=5), Client(), Client()
-    async with running("combined", channel, history=5) as system:
-        async with slow.open(system.relays[0]), quick.open(system.relays[0]):
-            await slow.until_shown(1)
-            await quick.until_shown(8)
-            assert quick.shown[-1]["relayed_at"] - quick.shown[-1]["sent_at"] < 1000
-        async with slow.open(system.relays[0]):
-            await slow.until_shown(5)
-        assert len(slow.gaps) == 1
-        assert not quick.gaps
-        assert slow.gaps[0]["after"] == slow.shown[0]["position"]
-        assert slow.gaps[0]["before"] == slow.shown[1]["position"]
-        assert 'hello_gaps_total{reader="client"} 1.0' in (await system.relays[0].get("/metrics")).body
-
-
-@pytest.mark.parametrize("path", ["/ws", "/events"])
-async def test_stalled_client(path: str) -> None:
-    """A client that stops reading counts as slow, with its lag, and is closed with 1013 after 30 seconds."""
-    async with (
-        running("combined", RecordingChannel(), interval_min=2, interval_max=2) as system,
-        system.relays[0].open(path) as stream,
-    ):
-        await stream.receive()
-        await anyio.sleep(25)
-        metrics = (await system.relays[0].get("/metrics")).body
-        assert "hello_slow_clients 1.0" in metrics
-        lag = float(metrics.split("\nhello_client_lag_messages ")[1].split("\n")[0])
-        assert 10 <= lag <= 13, "of one message every 2 s the client has received one or two"
-        await anyio.sleep(9)
-        assert await stream.until_closed() == (1013 if path == "/ws" else None)
-        await anyio.wait_all_tasks_blocked()
-        assert "hello_clients 0.0" in (await system.relays[0].get("/metrics")).body
-
-
 @pytest.mark.parametrize(("clients", "seconds"), [(3, 0.2), (200, 10.0)])
 async def test_drain_in_groups(clients: int, seconds: float) -> None:
     """A drain closes few clients quickly, and spreads many over HELLO_DRAIN_SECONDS."""

@@ -200,6 +200,7 @@ async def test_slow_client_receives_what_is_kept(transport: str, history: int) -
             await relay.all_have(*others)
         await relay.until_slow()
         assert len(slow.frames) < 50
+        assert min(history, 430) <= (relay.metric("hello_client_lag_messages") or 0) < 480
         slow.resume()
         gap = int(history < 480)
         assert await relay.gaps_of() == [gap, 0, 0, 0]
