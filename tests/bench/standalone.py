@@ -4,6 +4,7 @@ import random
 import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,51 +13,49 @@ from tests.bench.machine import resident
 from tests.bench.rounds import Size, started
 from tests.bench.servers import hello
 
-IDLE_SECONDS = 30.0  # three beats
 SETTLE_SECONDS = "2"  # from connecting to measuring
-
-FIREHOSE_RATE = 20_000  # messages a second
-FIREHOSE_CLIENTS = 100
-FIREHOSE_SECONDS = 10.0
+SAMPLE_SECONDS = 10.0  # between two measurements of the memory
 
 STAMPEDE_BACK = 500  # messages; each client resumes at a random place among the newest of them
 STAMPEDE_RATE = 10  # live messages a second
 STAMPEDE_SECONDS = 10.0  # for each of three phases: before, during and after the stampede
 
-SOAK_RATE = 500  # messages a second
-SOAK_CLIENTS = 500
-SOAK_SAMPLE_SECONDS = 10.0
-
 Scenario = Callable[[Load, Size, Path], tuple[list[str], list[Run]]]
 
 
 def idle(load: Load, size: Size, logs: Path) -> tuple[list[str], list[Run]]:
-    """Many clients are connected and nothing is published: the relay sends beats only."""
-    seconds = max(1.0, IDLE_SECONDS * size.scale)
-    with started(hello(), logs) as (running, channel):
-        options = ("--no-warmup", "--hold", SETTLE_SECONDS, "--phase", f"idle:idle={seconds}")
-        run = load.run(hello(), running, channel, size.many_clients, *options)
-    (phase,) = run.phases
-    line = (
-        f"{size.many_clients:,} clients, idle for {seconds:g} s: {phase.server_cpu_share:.2%} of a core,"
-        f" {phase.other_frames:,} frames (beats), {run.server_rss_kib_per_conn:.2f} KiB per client"
-    )
-    return [line], [run]
+    """Many clients are connected and nothing is published: the relay sends beats only, some three of them."""
+    phase = f"idle:idle={max(1.0, 30 * size.scale)}"
+    return _measure(load, size.many_clients, logs, "--no-warmup", "--hold", SETTLE_SECONDS, "--phase", phase)
 
 
 def firehose(load: Load, size: Size, logs: Path) -> tuple[list[str], list[Run]]:
     """A relay reads messages at a very high rate, and sends them to few clients."""
-    count = round(FIREHOSE_RATE * FIREHOSE_SECONDS * size.scale)
-    with started(hello(), logs) as (running, channel):
-        options = ("--phase", f"firehose:rate={FIREHOSE_RATE}:count={count}")
-        run = load.run(hello(), running, channel, FIREHOSE_CLIENTS, *options)
+    return _measure(load, 100, logs, "--phase", f"firehose:rate=20000:count={round(200_000 * size.scale)}")
+
+
+def soak(load: Load, size: Size, logs: Path) -> tuple[list[str], list[Run]]:
+    """Memory over a long time at a high rate."""
+    return _measure(load, 500, logs, "--phase", f"soak:rate=500:dur={60 * size.minutes}")
+
+
+def _measure(load: Load, clients: int, logs: Path, *options: str) -> tuple[list[str], list[Run]]:
+    """Return all that the load tool measured in one phase, and the relay's memory meanwhile."""
+    with ExitStack() as stack:
+        running, channel = stack.enter_context(started(hello(), logs))
+        process = stack.enter_context(load.start(hello(), running, channel, clients, *options))
+        mib = [resident(running.pids)]
+        while not process.ended(SAMPLE_SECONDS):
+            mib.append(resident(running.pids))
+        run = process.result()
     (phase,) = run.phases
+    quarter = -(-len(mib) // 4)
+    first, last = (statistics.mean(part) for part in (mib[:quarter], mib[-quarter:]))
     lines = [
-        f"{phase.published:,} messages to {FIREHOSE_CLIENTS} clients in {phase.wall_s:.2f} s:"
-        f" {phase.published / phase.wall_s:,.0f} messages/s, {phase.deliveries_per_s:,.0f} deliveries/s",
-        f"the last message arrived {phase.lag_at_end_ms:,.0f} ms after it was published;"
-        f" p99 {phase.latency_p99_ms:,.0f} ms; publishing was at most {phase.publish_late_max_ms:,.0f} ms late",
-        f"busy: server {phase.server_cpu_share:.0%}, load tool {phase.client_cpu_share:.0%} of a core",
+        f"{clients:,} clients, {run.server_rss_kib_per_conn:.2f} KiB per client",
+        *(f"{name:<28}{value}" for name, value in asdict(phase).items()),
+        f"memory: {first:.1f} MiB in the first quarter, {last:.1f} MiB in the last one ({last / first - 1:+.1%}),"
+        f" {min(mib):.1f} to {max(mib):.1f} MiB in {len(mib)} samples",
     ]
     return lines, [run]
 
@@ -111,26 +110,6 @@ def stampede(load: Load, size: Size, logs: Path) -> tuple[list[str], list[Run]]:
         f"Redis commands of the relay during some {count} messages: {before} alone, {meanwhile} during the stampede"
     )
     return lines, [live, resumed]
-
-
-def soak(load: Load, size: Size, logs: Path) -> tuple[list[str], list[Run]]:
-    """Memory over a long time at a high rate."""
-    with started(hello(), logs) as (running, channel):
-        options = ("--phase", f"soak:rate={SOAK_RATE}:dur={60 * size.minutes}")
-        with load.start(hello(), running, channel, SOAK_CLIENTS, *options) as clients:
-            mib = [resident(running.pids)]
-            while not clients.ended(SOAK_SAMPLE_SECONDS):
-                mib.append(resident(running.pids))
-            run = clients.result()
-    quarter = -(-len(mib) // 4)
-    first, last = (statistics.mean(part) for part in (mib[:quarter], mib[-quarter:]))
-    lines = [
-        f"{run.phases[0].published:,} messages to {SOAK_CLIENTS} clients in {size.minutes:g} minutes:"
-        f" p99 {run.phases[0].latency_p99_ms:.1f} ms",
-        f"memory: {first:.1f} MiB in the first quarter, {last:.1f} MiB in the last one ({last / first - 1:+.1%}),"
-        f" {min(mib):.1f} to {max(mib):.1f} MiB in {len(mib)} samples",
-    ]
-    return lines, [run]
 
 
 def _calls(before: dict[str, int], after: dict[str, int]) -> tuple[int, int]:
