@@ -1,5 +1,6 @@
 """Streams and a client, connected to an ASGI app in the same event loop. It must not know how the app was started."""
 
+import gzip
 import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,7 +21,10 @@ ALL = 1_000_000  # messages: more than any test keeps
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a plain request, or to a stream that was refused; header names are in lower case."""
+    """The answer to a plain request, or to a stream that was refused; header names are in lower case.
+
+    A body that came compressed by gzip is decompressed.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -249,4 +253,6 @@ def _scope(kind: str, path: str, headers: Mapping[str, str] | None) -> dict[str,
 def _answer(messages: Sequence[Any]) -> Answer:
     headers = {name.decode().lower(): value.decode() for name, value in messages[0]["headers"]}
     body = b"".join(message.get("body", b"") for message in messages[1:])
+    if headers.get("content-encoding") == "gzip":
+        body = gzip.decompress(body)
     return Answer(messages[0]["status"], headers, body.decode())

@@ -1,25 +1,26 @@
-"""The public app: the page, its files, and the two streams; every answer has the headers that protect the page."""
+"""The public app: the page and the two streams; every answer has the headers that protect the page."""
 
+import re
 from collections.abc import Collection
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from hello.hub import Hub
+from hello.web.document import read_document, source_of
 from hello.web.origin import AllowedHosts, stream_sources
+from hello.web.plain import STYLE, plain_page
 from hello.web.refusals import EXTENSION
 from hello.web.stream import Streams
 
+POLICY = "Content-Security-Policy"
+PROTECTION = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # what no answer allows
 _REASONS = {400: "request", 403: "origin", 421: "host", 426: "upgrade"}  # of refusals, by the status of the answer
-
-PAGE = Path(__file__).parent / "page"
 
 
 def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Collection[str] = ()) -> ASGIApp:
@@ -28,10 +29,22 @@ def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Col
     The hosts are in lower case, without a port and without a dot at the end.
     """
     streams = Streams(hub, allowed_origins)
-    files = _Files(directory=PAGE)
+    document = read_document()
+    plain_policy = f"style-src {source_of(STYLE)}"
 
     async def page(request: Request) -> Response:
-        return await files.get_response("index.html", request.scope)
+        """The page; with `?plain` the recent messages without JavaScript, at the same address below any prefix."""
+        if "plain" in request.query_params:
+            return HTMLResponse(plain_page(hub.feed), headers={POLICY: plain_policy})
+        # `data:` is for the icon, which changes when no relay can be reached.
+        connect = f"connect-src 'self' {stream_sources(request.headers.get('host'))}".strip()
+        headers = {POLICY: f"{document.sources}; img-src data:; {connect}"}
+        headers |= {"ETag": document.etag, "Vary": "Accept-Encoding"}
+        if document.etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        if not _accepts_gzip(request.headers.get("accept-encoding", "")):
+            return HTMLResponse(document.html, headers=headers)
+        return HTMLResponse(document.gzipped, headers=headers | {"Content-Encoding": "gzip"})
 
     async def upgrade_required(request: Request) -> Response:
         text = "this is a WebSocket; a proxy in between may not pass on Upgrade and Connection\n"
@@ -47,7 +60,6 @@ def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Col
             Route("/ws", upgrade_required),
             Route("/events", streams.events),
             Route("/", page),
-            Mount("/page", files),
         ],
     )
     app.router.redirect_slashes = False  # a wrong address gets 404, not a redirect
@@ -56,14 +68,10 @@ def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Col
     return _Headers(hosts, hub)
 
 
-class _Files(StaticFiles):
-    """Files that ignore Range (RFC 9110, 14.2): 100 ranges of a small file would cost 20 ms of CPU."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        scope["headers"] = [field for field in scope["headers"] if field[0] != b"range"]
-        response = await super().get_response(path, scope)
-        response.headers["Accept-Ranges"] = "none"
-        return response
+def _accepts_gzip(accepted: str) -> bool:
+    """Return True if this Accept-Encoding (RFC 9110, 12.5.3) has gzip with a weight other than 0."""
+    found = re.search(r"(?:^|,)\s*gzip\s*(?:;\s*q=([0-9.]+))?\s*(?:,|$)", accepted.lower())
+    return found is not None and found[1] not in ("0", "0.0", "0.00", "0.000")
 
 
 class _Headers:
@@ -79,12 +87,8 @@ class _Headers:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers, requested = MutableHeaders(scope=message), Headers(scope=scope)
-                connect = f"'self' {stream_sources(requested.get('host'))}".strip()
-                # `data:` is for the page's icon, which changes when no relay can be reached.
-                headers["Content-Security-Policy"] = (
-                    f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
-                    f" connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-                )
+                own = f" {headers[POLICY]};" if POLICY in headers else ""
+                headers[POLICY] = f"default-src 'none';{own} {PROTECTION}"
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 # A browser logs an error if this comes from an address that it does not trust, plain http at a name.

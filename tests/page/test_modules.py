@@ -1,25 +1,22 @@
 """The page's modules one by one, in a real Chromium: protocol, back-off, texts, list, and the connection."""
 
 import json
-import re
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from hello.printable import printable
-from tests.page.standalone import KEPT, NOON, ORIGIN, PAGE, PREFIX, WELCOME, gap, message, open_page, run, serve_stream
+from hello.web.document import read_document
+from tests.page.standalone import KEPT, NOON, ORIGIN, PREFIX, WELCOME, gap, message, open_page, run, serve_stream
 
 pytestmark = pytest.mark.browser
 
-# No build makes the files smaller, and so many bytes take 1.2 s at 400 kbit/s. Comments do not count, so that nobody
-# shortens them to meet the limit.
-MAX_BYTES = 75_000
-COMMENT = re.compile(r"/\*.*?\*/|<!--.*?-->|(?<!\S)//[^\n]*", re.DOTALL)
+MAX_BYTES = 30_000  # of the compressed page, with all that it needs: they take 0.6 s at 400 kbit/s
 
 
 def test_page_size() -> None:
-    """The page's files, without comments, are small enough for a slow line."""
-    assert sum(len(COMMENT.sub("", file.read_text()).encode()) for file in PAGE.iterdir()) < MAX_BYTES
+    """The page is small enough for a slow line."""
+    assert len(read_document().gzipped) < MAX_BYTES
 
 
 # Positions.

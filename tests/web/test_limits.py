@@ -129,7 +129,7 @@ def test_http_1_0_has_no_chunks(process: HelloProcess) -> None:
     answer = parse_answer(received)
     assert (answer.one("transfer-encoding"), answer.one("connection")) == (None, "close")
     assert answer.rest.startswith(b"id: ")
-    for path in ("/", "/page/main.js", "/nothing", "/events?after=x"):
+    for path in ("/", "/?plain", "/nothing", "/events?after=x"):
         old, new = (ask(process.port, request(path, "Connection: close", version=each)) for each in ("1.0", "1.1"))
         assert (old.status, old.rest) == (new.status, new.rest)
         assert old.one("content-length") == new.one("content-length") == str(len(old.rest))
@@ -137,7 +137,7 @@ def test_http_1_0_has_no_chunks(process: HelloProcess) -> None:
 
 def test_head_requests_are_answered_and_take_no_place(process: HelloProcess) -> None:
     """HEAD has the status of GET and no body, also for the endless stream."""
-    for path, status in (("/", 200), ("/page/main.js", 200), ("/events", 200), ("/events?after=x", 400)):
+    for path, status in (("/", 200), ("/?plain", 200), ("/events", 200), ("/events?after=x", 400)):
         answer = ask(process.port, request(path, "Connection: close", method="HEAD"))
         assert (answer.status, answer.rest) == (status, b"")
     assert process.metrics()["hello_clients"] == 0
@@ -228,7 +228,7 @@ async def test_draining_relay_ends_its_connections() -> None:
     async with serving(public_app(hub, allowed_origins=[])) as port:
         with connect(port) as stream, ExitStack() as stack:
             send(stream, request("/events"))
-            asked = {path: stack.enter_context(connect(port)) for path in ("/", "/page/main.js", "/x", "/ws", "/?x")}
+            asked = {path: stack.enter_context(connect(port)) for path in ("/", "/?plain", "/x", "/ws", "/?x")}
             for path, connection in asked.items():
                 assert "close" not in (await exchange(connection, path)).all("connection")
             await hub.drain(0)

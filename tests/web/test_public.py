@@ -1,21 +1,29 @@
 """The public app in this event loop: which origins may open a stream, where it starts, and caching."""
 
+import re
 from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from hello.channel.memory import MemoryChannel
 from hello.message import Message
 from hello.testing import Closed, Process, Refused, running
+from hello.web.document import PAGE, read_document
 from hello.web.origin import may_open
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 
 
 @pytest.fixture
-async def relay() -> AsyncIterator[Process]:
+def channel() -> MemoryChannel:
+    return MemoryChannel(1000)
+
+
+@pytest.fixture
+async def relay(channel: MemoryChannel) -> AsyncIterator[Process]:
     """A relay with one message, whose broadcaster publishes no other."""
-    channel = MemoryChannel(1000)
     await channel.publish(Message.new("Hello world", broadcaster="test"))
     async with running("combined", channel, interval_min=1000, interval_max=1000) as system:
         yield system.relays[0]
@@ -79,15 +87,48 @@ async def test_last_event_id_overrides_the_query(relay: Process) -> None:
 
 
 @on_asyncio
-@pytest.mark.parametrize("path", ["/", "/page/main.js"])
-async def test_files(relay: Process, path: str) -> None:
-    """An unchanged file is answered 304; a request for a hundred parts of a file gets the whole file."""
-    whole = await relay.get(path, app="public")
-    assert whole.status == 200
-    unchanged = await relay.get(path, app="public", headers={"if-none-match": whole.headers["etag"]})
+async def test_page(relay: Process) -> None:
+    """The page is one answer: compressed for those who accept that, 304 if it is unchanged, and never a part of it."""
+    get = partial(relay.get, "/", app="public")
+    whole = await get()
+    assert (whole.status, whole.headers["vary"]) == (200, "Accept-Encoding")
+    assert "src=" not in whole.body, "the page needs another file"
+    for accepted, encoding in [("br, gzip;q=0.5", "gzip"), ("GZIP", "gzip"), ("gzip;q=0, br", None), ("gzipped", None)]:
+        answer = await get(headers={"accept-encoding": accepted})
+        assert (answer.headers.get("content-encoding"), answer.body) == (encoding, whole.body)
+    unchanged = await get(headers={"if-none-match": f'"x", {whole.headers["etag"]}'})
     assert (unchanged.status, unchanged.body) == (304, "")
-    ranges = ",".join(f"{start}-{start}" for start in range(0, 200, 2))
-    for value in (f"bytes={ranges}", "bytes=0-0", "bytes=9999999-", "x"):
-        answer = await relay.get(path, app="public", headers={"range": value})
-        assert (answer.status, answer.body) == (200, whole.body)
-        assert answer.headers["accept-ranges"] == "none"
+    assert (await get(headers={"range": "bytes=0-0"})).body == whole.body
+
+
+@on_asyncio
+async def test_plain_page(relay: Process, channel: MemoryChannel) -> None:
+    """Without JavaScript there are the recent messages, newest first, whatever their texts are."""
+    await channel.publish(Message.new("<b>&", broadcaster="test"))
+    async with relay.open("/events?last=2") as stream:
+        assert [(await stream.receive())["type"] for _ in range(3)] == ["welcome", "message", "message"]
+    body = (await relay.get("/?plain", app="public")).body
+    texts = re.findall(r'<li><time datetime="[0-9TZ:-]{20}">[0-9:]{8} UTC</time> (.*) <small>test</small></li>', body)
+    assert texts == ["&lt;b&gt;&amp;", "Hello world"]
+    assert f"The relay is {relay.instance}, and its channel is up." in body
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ('import a from "./a.js";', "import a from"),
+        ('import * as a from "./a.js";', "import"),
+        ("export default 1;", "export default 1;"),
+        ("export let a = 1;", "export let a"),
+        ('await import("./a.js");', "import("),
+        ('const a = "</script>";', "</script>"),
+        ('import { a } from "./main.js";', "each other: main -> main"),
+    ],
+)
+def test_bundle_refuses(tmp_path: Path, source: str, error: str) -> None:
+    """A module that the bundle would get wrong ends the start, and is named."""
+    for name in ("index.html", "style.css", "guard.js"):
+        (tmp_path / name).write_text((PAGE / name).read_text())
+    (tmp_path / "main.js").write_text(source + "\n")
+    with pytest.raises(ValueError, match=re.escape(error)):
+        read_document(tmp_path)

@@ -59,3 +59,4 @@ setInterval(() => drawStatus(state), STATUS_INTERVAL_MS);
 setInterval(scheduleDraw, DRAW_INTERVAL_MS);
 document.addEventListener("visibilitychange", scheduleDraw);
 addEventListener("resize", scheduleDraw);
+document.documentElement.setAttribute("data-started", ""); // for guard.js

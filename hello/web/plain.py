@@ -1,0 +1,42 @@
+"""The recent messages as a page without JavaScript, for `GET /?plain`. It must not know the server."""
+
+import json
+from datetime import UTC, datetime
+from html import escape
+
+from hello.feed import Feed
+
+MESSAGES = 50  # on the page, as many as a new client of the page gets
+RELOAD_SECONDS = 10
+
+STYLE = "body{max-width:50rem;margin:auto;padding:1rem;font:1rem/1.5 system-ui}time,small{color:GrayText}"
+
+_PAGE = """<!doctype html>
+<html lang="en-GB">
+<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<meta http-equiv="refresh" content="{reload}"><title>Hello: recent messages</title><style>{style}</style>
+<h1>Hello</h1>
+<p>{state} This page is loaded again every {reload} seconds. <a href="?">Live, with JavaScript</a></p>
+<ol reversed>
+{entries}</ol>
+</html>
+"""
+
+
+def plain_page(feed: Feed) -> str:
+    """Return the page: the newest messages first, with times in UTC, from the frames that a new client would get."""
+    cursor, entries, state = feed.cursor_at(MESSAGES), [], ""
+    while (pending := feed.poll(cursor)) is not None:
+        cursor = pending.next
+        for frame in (json.loads(each.json) for each in pending.frames):
+            if frame["type"] == "welcome":
+                state = f"The relay is {escape(frame['relay'])}, and its channel is {frame['channel']}."
+            elif frame["type"] == "message":
+                at = datetime.fromtimestamp(frame["sent_at"] / 1000, UTC)
+                time = f'<time datetime="{at:%Y-%m-%dT%H:%M:%SZ}">{at:%H:%M:%S} UTC</time>'
+                entries.append(
+                    f"<li>{time} {escape(frame['text'])} <small>{escape(frame['broadcaster'])}</small></li>\n"
+                )
+            elif frame["type"] == "gap":
+                entries.append("<li>Messages are lost here.</li>\n")
+    return _PAGE.format(state=state, reload=RELOAD_SECONDS, style=STYLE, entries="".join(reversed(entries)))

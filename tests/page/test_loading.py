@@ -1,0 +1,112 @@
+"""The page where its document comes late, in part, again, or to a browser that cannot run it."""
+
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Route, expect
+
+from tests.page.conftest import StartHello
+from tests.page.proxies import balancer, running
+from tests.page.tab import START_MS, Tab
+from tests.processes import HelloProcess
+
+pytestmark = pytest.mark.browser
+
+LOADS = 12  # of the page, while the relays behind a proxy are restarted one after the other
+ALERT = "[role=alert]"
+
+
+def test_half_document(browser: Browser, start_hello: StartHello) -> None:
+    """A document that ends in its middle is told in words, with links, and loaded again until it is whole."""
+    relay = start_hello("broadcaster,relay")
+    shares = [0.7, 0.06]  # of the document: it ends in the script, and in the head
+
+    def cut(route: Route) -> None:
+        if not shares:
+            return route.continue_()
+        whole = route.fetch()
+        headers = {"Content-Security-Policy": whole.headers["content-security-policy"]}
+        body = whole.body()[: int(len(whole.body()) * shares.pop())]
+        return route.fulfill(body=body, headers=headers, content_type="text/html")
+
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.route(relay.url, cut)
+        page.goto(relay.url)
+        expect(page.locator(ALERT)).to_contain_text("not arrived completely. It is loaded again in ")
+        expect(page.get_by_role("link", name="the stream as text")).to_have_attribute("href", "/events?last=50")
+        expect(page.locator("html")).to_have_class("connected", timeout=2 * START_MS)
+        expect(page.locator(ALERT)).to_have_count(0)
+        assert shares == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("delete AbortSignal.timeout", "needs Chrome or Edge 103, Firefox 100, Safari 16"),
+        ("Intl.DateTimeFormat = null", r"cannot run here \(.*TypeError.*\)"),
+    ],
+    ids=["old", "error"],
+)
+def test_browser_that_cannot_run_it(browser: Browser, start_hello: StartHello, change: str, text: str) -> None:
+    """An old browser is told which ones work, and an error what it is; both get to the messages by a link."""
+    relay = start_hello("broadcaster,relay")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.add_init_script(f"if (location.search === '') {{ {change} }}")
+        page.goto(relay.url)
+        expect(page.locator(ALERT)).to_have_text(re.compile(text), timeout=START_MS)
+        page.get_by_role("link", name="the recent messages").click()
+        expect(page.locator("li").first).to_contain_text("Hello world", timeout=START_MS)
+
+
+def test_without_javascript(browser: Browser, start_hello: StartHello) -> None:
+    """Without JavaScript the page is that of the recent messages, and stays up to date."""
+    relay = start_hello("broadcaster,relay", text="Hello <i>you</i>")
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(relay.url)
+        newest = page.locator("li").first
+        expect(newest).to_contain_text("Hello <i>you</i>", timeout=START_MS)
+        assert page.url == f"{relay.url}?plain"
+        before = newest.text_content() or ""
+        expect(newest).not_to_have_text(before, timeout=START_MS)
+
+
+@contextmanager
+def restarting(relays: list[HelloProcess]) -> Iterator[None]:
+    """Stop and start one relay after the other for as long as the context lasts."""
+    stop = threading.Event()
+
+    def restart() -> None:
+        while not stop.is_set():
+            for relay in relays:
+                relay.terminate()
+                relay.start()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(restart)
+        try:
+            yield
+        finally:
+            stop.set()
+            done.result()
+
+
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+def test_loads_in_a_rollout(browser: Browser, start_hello: StartHello, tmp_path: Path, name: str) -> None:
+    """Each load of the page, while the two relays behind a proxy are restarted all the time, ends as a live page."""
+    start_hello("broadcaster")
+    relays = [start_hello("relay", instance=f"relay-{n}", drain_seconds="0.5") for n in (1, 2)]
+    configuration = balancer(name, [relay.port for relay in relays])
+    with running(name, configuration, tmp_path) as url, restarting(relays):
+        for _ in range(LOADS):
+            with browser.new_context() as context:
+                tab = Tab(context.new_page())
+                tab.open(url)
+                tab.expect_messages(1)
