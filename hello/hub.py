@@ -136,13 +136,19 @@ class Hub:
 
         Raises Refused if the relay is draining or full.
         """
-        if self.draining:
-            raise Refused("this relay is stopping", STOPPING_RETRY_SECONDS)
-        if len(self._clients) >= self._max_clients:
-            raise Refused(f"this relay is full ({self._max_clients} clients)", FULL_RETRY_SECONDS)
+        if (refusal := self.refusal()) is not None:
+            raise refusal
         client.cursor = self.feed.cursor_at(start)
         self._clients.add(client)
         self.subscribe(client)
+
+    def refusal(self) -> Refused | None:
+        """Return why a client that joined now would be refused; None if it would be admitted."""
+        if self.draining:
+            return Refused("this relay is stopping", STOPPING_RETRY_SECONDS)
+        if len(self._clients) >= self._max_clients:
+            return Refused(f"this relay is full ({self._max_clients} clients)", FULL_RETRY_SECONDS)
+        return None
 
     def leave(self, client: Client) -> None:
         """Forget a client whose connection has ended, for whatever reason."""

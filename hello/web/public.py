@@ -46,10 +46,6 @@ def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Col
             return HTMLResponse(document.html, headers=headers)
         return HTMLResponse(document.gzipped, headers=headers | {"Content-Encoding": "gzip"})
 
-    async def upgrade_required(request: Request) -> Response:
-        text = "this is a WebSocket; a proxy in between may not pass on Upgrade and Connection\n"
-        return PlainTextResponse(text, 426, {"Upgrade": "websocket", "Connection": "Upgrade"})  # RFC 9110, 15.5.22
-
     async def no_websocket(websocket: WebSocket) -> None:
         await websocket.send_denial_response(PlainTextResponse("there is no WebSocket here, but at /ws\n", 404))
 
@@ -57,7 +53,7 @@ def public_app(hub: Hub, *, allowed_origins: Collection[str], allowed_hosts: Col
         routes=[
             WebSocketRoute("/ws", streams.websocket),
             WebSocketRoute("/{path:path}", no_websocket),
-            Route("/ws", upgrade_required),
+            Route("/ws", streams.upgrade_required),
             Route("/events", streams.events),
             Route("/", page),
         ],

@@ -4,6 +4,7 @@ Our own server hands a WebSocket over to a WebSocketConnection. Server-sent even
 server, have a task per client that sends the same frames: see `_send_frames`.
 """
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Collection
 
@@ -23,6 +24,7 @@ from hello.web.origin import may_open
 from hello.web.websocket import EXTENSION, STALL_SECONDS, CaughtUp, WebSocketConnection
 
 MAX_AHEAD_MS = 60_000  # of a position over this relay's clock: the clocks of a cluster differ by less
+MAX_HOST = 255  # characters of a Host that are sent back: no name is longer (RFC 1035, 2.3.4)
 CLOSE_SECONDS = 5.0  # for the close frame to a client that may not read any more
 
 # Without the first two a proxy may hold events back, to compress or to buffer them. Without the last one a proxy may
@@ -102,6 +104,21 @@ class Streams:
             pass  # the client disconnected during a write
         finally:
             self._hub.leave(client)
+
+    async def upgrade_required(self, request: Request) -> Response:
+        """`/ws` by a plain request: what keeps a WebSocket from opening, for a page whose browser does not tell it.
+
+        `?origin=` is the origin of that page: a browser sends no Origin with a GET to the page's own host.
+        """
+        host, refusal = request.headers.get("host"), self._hub.refusal()
+        answer = {
+            "error": "this is a WebSocket; a proxy in between may not pass on Upgrade and Connection",
+            "host": host and host[:MAX_HOST],
+            "may_open": may_open(request.query_params.get("origin"), host, self._allowed_origins),
+            "refusal": refusal and str(refusal),
+        }
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"}  # RFC 9110, 15.5.22
+        return Response(json.dumps(answer, indent=2) + "\n", 426, headers, "application/json")
 
     async def events(self, request: Request) -> Response:
         """`/events`: the same frames as server-sent events (WHATWG HTML, section 9.2); an id is where to resume."""

@@ -1,5 +1,6 @@
 """Each transport keeps the same promises, over real sockets: see `each_transport`."""
 
+import json
 import os
 import random
 
@@ -308,6 +309,28 @@ async def test_full_relay_refuses_until_a_client_leaves(transport: str) -> None:
             await relay.until_clients(2)
             clients.append(await relay.open())
             await ends_with("welcome", clients[-1])
+
+
+@pytest.mark.parametrize("anyio_backend", ["uvloop"], indirect=True)
+async def test_plain_request_is_told_why() -> None:
+    """A plain GET of /ws gets the Host that the relay received, and what would keep a page's WebSocket from opening."""
+    async with served("websocket", max_clients=1) as relay:
+
+        async def ask(query: str, host: str | None = "hello.test:80") -> list[object]:
+            sent = raw.request(f"/ws{query}", "Connection: close", host=host)
+            answer = await anyio.to_thread.run_sync(raw.ask, relay.port, sent)
+            assert (answer.status, answer.one("content-type")) == (426, "application/json")
+            told = json.loads(answer.rest)
+            return [told["host"], told["may_open"], told["refusal"]]
+
+        assert await ask("?origin=https://hello.test:80") == ["hello.test:80", True, None]
+        assert await ask("?origin=http://evil.example") == ["hello.test:80", False, None]
+        assert await ask("?origin=" + FRIEND, 'x"<>' * 99) == [('x"<>' * 99)[:255], True, None]
+        assert await ask("") == ["hello.test:80", True, None]
+        await relay.open()
+        assert await ask("") == ["hello.test:80", True, "this relay is full (1 clients)"]
+        await relay.hub.drain(0)
+        assert await ask("") == ["hello.test:80", True, "this relay is stopping"]
 
 
 BAD_STARTS = {
