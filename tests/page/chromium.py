@@ -15,6 +15,7 @@ QUIET = (
     "--no-first-run",
     "--host-resolver-rules=MAP hello.test 127.0.0.1",  # for plain http at a name, which a browser does not trust
 )
+KEPT = ["--disable-back-forward-cache"]  # an argument of Playwright's that would take a feature away
 
 
 class NoChromiumError(Exception):
@@ -28,9 +29,9 @@ def launch(playwright: Playwright) -> Browser:
     """
     for name in NAMES:
         if program := shutil.which(name):
-            return playwright.chromium.launch(executable_path=program, args=QUIET)
+            return playwright.chromium.launch(executable_path=program, args=QUIET, ignore_default_args=KEPT)
     try:
-        return playwright.chromium.launch(args=QUIET)
+        return playwright.chromium.launch(args=QUIET, ignore_default_args=KEPT)
     except Error as error:
         problem = str(error).strip().partition("\n")[0]  # Playwright's message is a page long
         raise NoChromiumError(f"no Chromium: {INSTALL} ({problem})") from error

@@ -34,6 +34,8 @@ def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
         if path == "/blank":
             body = "<!doctype html><p id=announcement></p><button id=jump></button><ol id=messages></ol>"
             route.fulfill(body=body, content_type="text/html")
+        elif path in ("/ws", "/events"):
+            route.abort()  # a relay that cannot be reached, unless a test plays one
         else:
             file = PAGE / ("index.html" if path == "/" else path.removeprefix("/page/"))
             route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])

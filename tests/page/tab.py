@@ -53,9 +53,10 @@ class Tab:
         expect(self.root).to_have_class(state, timeout=START_MS)
 
     def reconnect_until(self, state: str) -> None:
-        """Make the page reconnect without delays, as when the network is back, until it shows this state."""
+        """Make the page reconnect without delays, as when the network is back, until it shows this state anew."""
         deadline = time.monotonic() + START_MS / 1000
-        while self.root.get_attribute("class") != state:
+        shown = len(self.states())
+        while state not in self.states()[shown:]:
             assert time.monotonic() < deadline, f"no {state} after {START_MS} ms: {self.states()}"
             self.page.evaluate("dispatchEvent(new Event('online'))")
 
@@ -113,6 +114,7 @@ class Tab:
         # The browser itself reports a stream that cannot be opened, and no page can prevent it.
         source = message.location["url"]
         failed_socket = message.text.startswith("WebSocket connection to ")
-        failed_events = message.text.startswith("Failed to load resource") and urlsplit(source).path == "/events"
-        if message.type in ("error", "warning") and not failed_socket and not failed_events:
+        failed_request = message.text.startswith("Failed to load resource")
+        failed_stream = failed_request and urlsplit(source).path in ("/ws", "/events")
+        if message.type in ("error", "warning") and not failed_socket and not failed_stream:
             self.complaints.append(f"{message.text} ({source})")

@@ -104,7 +104,7 @@ def test_loads_in_a_rollout(browser: Browser, start_hello: StartHello, tmp_path:
     start_hello("broadcaster")
     relays = [start_hello("relay", instance=f"relay-{n}", drain_seconds="0.5") for n in (1, 2)]
     configuration = balancer(name, [relay.port for relay in relays])
-    with running(name, configuration, tmp_path) as url, restarting(relays):
+    with running(name, configuration, tmp_path) as (url, _), restarting(relays):
         for _ in range(LOADS):
             with browser.new_context() as context:
                 tab = Tab(context.new_page())

@@ -34,7 +34,7 @@ export function drawStatus(state) {
 	setText(status, long);
 	setText(sentence, long);
 	setText(retry, retryText(connection));
-	setText(advice, adviceText(condition));
+	setText(advice, adviceText(state));
 	setText(clock, formatTime(Date.now()));
 	document.title = `Hello: ${short}`;
 	setAttribute(icon, "href", isTrouble ? TROUBLE_ICON : ICON);

@@ -8,17 +8,20 @@ import { ClientProtocol } from "./client-protocol.js";
 /**
  * @import { Delivery, Gap, Message, Position } from "./client-protocol.js"
  * @import { CloseReason, Connection } from "./connection.js"
+ * @import { Obstacle } from "./diagnosis.js"
  *
  * @typedef {"broadcaster" | "relay"} Actor
+ *
+ * @typedef {Connection["transport"]} Transport
  *
  * @typedef {"connecting" | "connected" | "channel-down" | CloseReason} Condition
  *
  * @typedef {(
- *     | { kind: "connected" | "resumed", relay: string, recovered: number }
+ *     | { kind: "connected" | "resumed", relay: string, transport: Transport, obstacle: Obstacle | null, recovered: number }
  *     | { kind: "channel-up" | "channel-down", relay: string }
  *     | { kind: "gap", after: Position, before: Position, certain: boolean }
- *     | { kind: CloseReason }
- * )} EventDetails
+ *     | { kind: CloseReason | "online" }
+ * )} EventDetails "online": data came over the connection that was open when the browser went offline.
  *
  * @typedef {{ type: "event", at: number } & EventDetails} Event
  *
@@ -58,7 +61,7 @@ export const RELAY_TO_PAGE = 2;
 export class State {
 	protocol = new ClientProtocol();
 	/** @type {Connection} */
-	connection = { state: "connecting", since: 0, attempt: 0, retryAt: null };
+	connection = { state: "connecting", since: 0, attempt: 0, retryAt: null, transport: "websocket", obstacle: null };
 	/** @type {ShownMessage | null} The newest message. */
 	newest = null;
 	/** @type {string | null} What the channel is: "memory" or "redis"; null if the relay did not say so. */
@@ -79,8 +82,9 @@ export class State {
 	/** @type {number | null} When the newest message came, or else the first welcome. */
 	#silentSince = null;
 	#longestSilence = 0;
-	/** @type {{ kind: "connected" | "resumed", relay: string, recovered: number } | null} Added when caught up. */
+	/** @type {Extract<EventDetails, { recovered: number }> | null} Added when caught up. */
 	#pendingEvent = null;
+	#welcomesWhenOffline = 0;
 
 	constructor(now = Date.now()) {
 		this.openedAt = now;
@@ -107,7 +111,8 @@ export class State {
 			}
 			this.#silentSince ??= now;
 			const kind = this.protocol.welcomes > 1 ? "resumed" : "connected";
-			this.#pendingEvent = { kind, relay, recovered: 0 };
+			const { transport, obstacle } = this.connection;
+			this.#pendingEvent = { kind, relay, transport, obstacle, recovered: 0 };
 		}
 		/** @type {Item[]} */
 		const items = [];
@@ -138,8 +143,14 @@ export class State {
 	 */
 	setConnection(connection, now = Date.now()) {
 		const { state } = connection;
-		const isChanged = state !== this.connection.state;
+		const { state: before } = this.connection;
+		const isChanged = state !== before;
 		this.connection = connection;
+		const { welcomes } = this.protocol;
+		if (isChanged && state === "offline") this.#welcomesWhenOffline = welcomes;
+		if (before === "offline" && state === "open" && welcomes === this.#welcomesWhenOffline) {
+			return [this.#addEvent({ kind: "online" }, now)];
+		}
 		if (!isChanged || state === "open" || state === "connecting") return [];
 		return [...this.#addPendingEvent(now), this.#addEvent({ kind: state }, now)];
 	}

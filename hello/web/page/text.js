@@ -2,14 +2,15 @@
 // Every text that the page shows, except for those of index.html. This module does not use the document.
 
 import { MAX_TIME } from "./client-protocol.js";
-import { IDLE_TIMEOUT_MS } from "./connection.js";
 import { CHANNEL_TO_RELAY, RELAY_TO_PAGE } from "./state.js";
+import { IDLE_TIMEOUT_MS } from "./transport.js";
 
 /**
  * @import { Gap, Message } from "./client-protocol.js"
  * @import { Connection } from "./connection.js"
  * @import { Role } from "./deployment.js"
- * @import { Actor, Bucket, Condition, Event, EventDetails, ShownMessage, State, Statistics } from "./state.js"
+ * @import { Obstacle } from "./diagnosis.js"
+ * @import { Actor, Bucket, Condition, Event, EventDetails, ShownMessage, State, Statistics, Transport } from "./state.js"
  */
 
 const TIME = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
@@ -69,18 +70,20 @@ export function statusText({ condition, connection, protocol }) {
 		case "connecting":
 			return { short: "connecting", long: "Connecting…" };
 		case "connected":
-			return { short: "live", long: `${relay} over WebSocket` };
+			return { short: "live", long: `${relay} over ${overText(connection)}` };
 		case "channel-down": {
 			const since = channelSince === null ? "" : ` since ${formatTime(channelSince)}`;
 			return { short: "channel down", long: `The relay has had no contact with its channel${since}.` };
 		}
+		case "offline":
+			return { short: "offline", long: `The browser has been offline since ${formatTime(connection.since)}.` };
 		default:
 			return { short: "reconnecting", long: sinceText(condition, formatTime(connection.since)) };
 	}
 }
 
 /**
- * @param {Exclude<Condition, "connecting" | "connected" | "channel-down">} reason
+ * @param {Exclude<Condition, "connecting" | "connected" | "channel-down" | "offline">} reason
  * @param {string} time When it began.
  */
 function sinceText(reason, time) {
@@ -97,7 +100,23 @@ function sinceText(reason, time) {
 			return `No relay has been reachable since ${time}.`;
 		case "garbled":
 			return `The relay sent data at ${time} that this page cannot read.`;
+		case "switched":
+			return `A WebSocket opened at ${time}, and this page changes over to it.`;
+		case "left":
+			return `The reader left this page at ${time}.`;
+		case "restored":
+			return `The reader came back to this page at ${time}.`;
 	}
+}
+
+/**
+ * Returns how the messages come and, where that is not known to be by WebSocket, why.
+ *
+ * @param {{ transport: Transport, obstacle: Obstacle | null }} connection
+ */
+function overText({ transport, obstacle }) {
+	if (transport === "websocket") return "WebSocket";
+	return obstacle === null ? "server-sent events" : `server-sent events: ${obstacleText(obstacle)}`;
 }
 
 /** @param {Connection} connection */
@@ -108,12 +127,32 @@ export function retryText({ state, attempt, retryAt }, now = Date.now()) {
 	return `Reconnecting ${when}${count}.`;
 }
 
+/** @param {Obstacle} obstacle */
+function obstacleText(obstacle) {
+	switch (obstacle.kind) {
+		case "upgrade":
+			return "a proxy on the way does not pass WebSocket on (Upgrade)";
+		case "timeout":
+			return "a WebSocket brought no data in time";
+		case "origin": {
+			const { host } = obstacle;
+			return `the relay would refuse this page's origin: it received Host ${host}; see HELLO_ALLOWED_ORIGINS`;
+		}
+		case "refused":
+			return obstacle.refusal;
+		case "status":
+			return `the answer has status ${obstacle.status}, and does not come from the relay`;
+		case "limit":
+			return "other tabs have all connections that this browser opens to a host by HTTP/1.1; close one of them";
+	}
+}
+
 /**
  * Returns what a reader can do, or needs not do; nothing where all is well.
  *
- * @param {Condition} condition
+ * @param {State} state
  */
-export function adviceText(condition) {
+export function adviceText({ condition, connection }) {
 	switch (condition) {
 		case "connecting":
 		case "connected":
@@ -121,11 +160,14 @@ export function adviceText(condition) {
 		case "channel-down":
 			return "The relay retries by itself, and what is published meanwhile follows. If this lasts, see whether Redis runs.";
 		case "unreachable":
+			if (connection.obstacle !== null) return `The stream does not open: ${obstacleText(connection.obstacle)}.`;
 			return "Missed messages follow. If this lasts, see whether a relay runs, and a proxy leads to it.";
 		case "garbled":
 			return "If this happens again, reload the page to update it.";
 		case "slow":
 			return "Missed messages follow. A busy machine or a slow network may be the reason.";
+		case "offline":
+			return "This page connects as soon as the network is back. Missed messages follow.";
 		default:
 			return "Missed messages follow: there is nothing to do.";
 	}
@@ -137,11 +179,11 @@ export function eventText(event) {
 		case "gap":
 			return gapText(event);
 		case "connected":
-			return `Connected to ${event.relay}.`;
+			return `Connected to ${event.relay}.${eventsText(event)}`;
 		case "resumed": {
 			const { relay, recovered } = event;
-			if (recovered === 0) return `Resumed at ${relay}: nothing was missed.`;
-			return `Resumed at ${relay}: ${formatCount(recovered, "missed message")} recovered.`;
+			const count = recovered === 0 ? "nothing was missed" : `${formatCount(recovered, "missed message")} recovered`;
+			return `Resumed at ${relay}: ${count}.${eventsText(event)}`;
 		}
 		case "channel-down":
 			return `${event.relay} lost its connection to the channel.`;
@@ -159,7 +201,22 @@ export function eventText(event) {
 			return "No relay can be reached.";
 		case "garbled":
 			return "The relay sent data that this page cannot read.";
+		case "offline":
+			return "The browser is offline.";
+		case "online":
+			return "The connection works although the browser is offline: data came.";
+		case "switched":
+			return "A WebSocket opens: this page changes over to it.";
+		case "left":
+			return "The reader left this page.";
+		case "restored":
+			return "The reader came back, and this page was restored from the browser's back/forward cache.";
 	}
+}
+
+/** @param {{ transport: Transport, obstacle: Obstacle | null }} event It is usual that WebSocket works. */
+function eventsText(event) {
+	return event.transport === "events" ? ` The messages come over ${overText(event)}.` : "";
 }
 
 /** @param {Pick<Gap, "after" | "before" | "certain">} gap */
