@@ -26,16 +26,15 @@ def test_events_parsed(blank: Page, end: str) -> None:
     assert {*found} == {json.dumps(['{"a": "\u2028"}', "x\n\n y", True], ensure_ascii=False, separators=(",", ":"))}
 
 
+ANSWER = '{"host": "h", "may_open": %s, "refusal": %s}'
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "kind", "may_open_events"),
     [
-        (426, '{"host": "h", "may_open": true, "refusal": null}', "upgrade", True),
-        (426, "this is a WebSocket", "upgrade", True),
-        (426, '{"host": "h", "may_open": false, "refusal": null}', "origin", True),
-        (426, '{"host": "h", "may_open": false, "refusal": "full"}', "refused", False),
-        (403, "", "status", True),
-        (502, "", "status", False),
-        (None, "", None, False),
+        *((426, ANSWER % ("true", "null"), "upgrade", True), (426, "an older relay's words", "upgrade", True)),
+        *((426, ANSWER % ("false", "null"), "origin", True), (426, ANSWER % ("false", '"full"'), "refused", False)),
+        *((403, "", "status", True), (502, "", "status", False), (None, "", None, False)),
     ],
 )
 def test_obstacle(page: Page, status: int | None, answer: str, kind: str | None, may_open_events: bool) -> None:
@@ -46,6 +45,14 @@ def test_obstacle(page: Page, status: int | None, answer: str, kind: str | None,
         )
     body = "const found = await m.findObstacle(false); return [found?.kind ?? null, m.mayOpenEvents(found)]"
     assert run(page, "diagnosis", body) == [kind, may_open_events]
+
+
+@pytest.mark.parametrize(("streams", "kind"), [(5, None), (6, "limit")])
+def test_connection_limit(page: Page, streams: int, kind: str | None) -> None:
+    """A request without an answer is due to the browser's limit where six streams of events are open."""
+    page.route(re.compile("/ws"), lambda _: None)
+    run(page, "streams", "while (a--) m.announceStream(new AbortController().signal)", streams)
+    assert run(page, "diagnosis", "return (await m.findObstacle(false))?.kind ?? null") == kind
 
 
 def test_offline(page: Page) -> None:
@@ -63,6 +70,6 @@ def test_offline(page: Page) -> None:
     assert len(opened) == 1
     page.context.set_offline(False)
     expect(root).to_have_class("connected")
-    texts = ["Connected to", "has been offline", "connection works", "has been offline", "Resumed at"]
+    texts = ["Resumed at", "browser is offline", "connection works", "browser is offline", "Connected to"]
     expect(events).to_contain_text(texts)
     assert len(opened) == 2
