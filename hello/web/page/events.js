@@ -31,13 +31,18 @@ async function readEvents(url, signal, { onData, onEnd }) {
 	const reader = body.getReader();
 	const decoder = new TextDecoder();
 	const parser = new EventParser();
+	let hasFrame = false;
 	for (;;) {
 		const { done, value } = await reader.read();
 		if (done) break;
-		for (const data of parser.push(decoder.decode(value, { stream: true }))) onData(data);
+		for (const data of parser.push(decoder.decode(value, { stream: true }))) {
+			hasFrame = true;
+			onData(data);
+		}
 	}
-	// A relay that stops sends `retry` at the end; a proxy may end a stream that was lost behind it as if it were whole.
-	onEnd(parser.hasRetry ? "moved" : "lost");
+	// A relay that stops sends `retry` after its last frame; one that is full sends `retry` alone. Without it a proxy has
+	// ended a stream that was lost behind it.
+	onEnd(parser.hasRetry && hasFrame ? "moved" : "lost");
 }
 
 /** Parses those fields of an event stream that a relay sends: `data` and `retry`. Others are ignored. */

@@ -51,8 +51,7 @@ export function runConnection(transport, url, { onFrame, signal, openTimeout = O
 			signal.removeEventListener("abort", onAbort);
 			close(); // not awaited: this may take minutes if the network is gone
 			const openMs = openedAt === null ? null : performance.now() - openedAt;
-			// A connection that brought no frame was none, whatever ended it.
-			const isUnreachable = openMs === null && (reason === "lost" || reason === "moved");
+			const isUnreachable = openMs === null && reason === "lost";
 			resolve({ reason: isUnreachable ? "unreachable" : reason, openMs, isTimeout, status });
 		};
 		const onAbort = () => end(signal.reason);
