@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 
 import anyio
 
-from hello.feed import Cursor, Feed, Pending, RelayedEntry
-from hello.message import Entry, Position
+from hello.feed import Cursor, Feed, Pending
+from hello.message import Position
 from hello.metrics import Metrics
 
 BEAT_SECONDS = 10.0  # between two beats: a client recognises a dead connection by their absence
@@ -95,12 +95,8 @@ class Hub:
     def __len__(self) -> int:
         return len(self._clients)
 
-    def append(self, entry: Entry) -> RelayedEntry | None:
-        """Append to the feed, see `Feed.append`. No client is notified yet: see `notify_all`."""
-        return self.feed.append(entry)
-
     def notify_all(self) -> None:
-        """Notify every subscriber that there may be frames to poll."""
+        """Notify every subscriber that there may be frames to poll, since the feed itself notifies nobody."""
         for subscriber in list(self._subscribers):  # a copy, since subscribers join and leave groups in `notify`
             subscriber.notify()
 
@@ -136,19 +132,17 @@ class Hub:
 
         Raises Refused if the relay is draining or full.
         """
-        if (refusal := self.refusal()) is not None:
-            raise refusal
+        self.check_room()
         client.cursor = self.feed.cursor_at(start)
         self._clients.add(client)
         self.subscribe(client)
 
-    def refusal(self) -> Refused | None:
-        """Return why a client that joined now would be refused; None if it would be admitted."""
+    def check_room(self) -> None:
+        """Raise Refused if the relay is draining or full, and do nothing else."""
         if self.draining:
-            return Refused("this relay is stopping", STOPPING_RETRY_SECONDS)
+            raise Refused("this relay is stopping", STOPPING_RETRY_SECONDS)
         if len(self._clients) >= self._max_clients:
-            return Refused(f"this relay is full ({self._max_clients} clients)", FULL_RETRY_SECONDS)
-        return None
+            raise Refused(f"this relay is full ({self._max_clients} clients)", FULL_RETRY_SECONDS)
 
     def leave(self, client: Client) -> None:
         """Forget a client whose connection has ended, for whatever reason."""

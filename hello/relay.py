@@ -39,7 +39,7 @@ async def relay(
                 hub.notify_all()
                 unsent = 0
                 await anyio.lowlevel.checkpoint()
-            if (relayed := hub.append(entry)) is not None:
+            if (relayed := hub.feed.append(entry)) is not None:
                 unsent += len(relayed.frame.json)
                 if started:  # the history was relayed when it was new, and its age would spoil relay_seconds
                     metrics.relayed.inc()

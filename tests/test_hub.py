@@ -48,7 +48,7 @@ async def test_frames_are_made_once(hub: Hub) -> None:
     for client in clients:
         client.poll()
     for number in range(1, 4):
-        hub.append(entry(number, number - 1))
+        hub.feed.append(entry(number, number - 1))
         first, second, _ = clients  # the third one lags
         assert first.poll() is second.poll() is not None
         assert first.cursor == second.cursor
@@ -63,7 +63,7 @@ async def test_drain_before_the_channel_is_read(start: Position | int) -> None:
     """A client of a relay that has not read its channel yet is owed the welcome alone, and is drained after that."""
     hub = Hub(history=1000, instance="relay-1", max_clients=10, metrics=Metrics())
     client = joined(hub, start)
-    hub.append(entry(2, 1))
+    hub.feed.append(entry(2, 1))
     await hub.drain(0)
     assert not client.drained
     assert kinds(client) == ["welcome"]

@@ -110,12 +110,16 @@ class Streams:
 
         `?origin=` is the origin of that page: a browser sends no Origin with a GET to the page's own host.
         """
-        host, refusal = request.headers.get("host"), self._hub.refusal()
+        host, refusal = request.headers.get("host"), None
+        try:
+            self._hub.check_room()
+        except Refused as error:
+            refusal = str(error)
         answer = {
             "error": "this is a WebSocket; a proxy in between may not pass on Upgrade and Connection",
             "host": host and host[:MAX_HOST],
             "may_open": may_open(request.query_params.get("origin"), host, self._allowed_origins),
-            "refusal": refusal and str(refusal),
+            "refusal": refusal,
         }
         headers = {"Upgrade": "websocket", "Connection": "Upgrade"}  # RFC 9110, 15.5.22
         return Response(json.dumps(answer, indent=2) + "\n", 426, headers, "application/json")

@@ -204,7 +204,7 @@ class Relay:
         for text in texts:
             prev, self.number = self.number, self.number + 1
             message = Message(f"id-{self.number}", text, "there", 7)
-            self.hub.append(Entry(Position(self.number, 0), Position(prev, 0), message))
+            self.hub.feed.append(Entry(Position(self.number, 0), Position(prev, 0), message))
             self._numbers.append(self.number)
             self._texts[self.number] = text
 

@@ -94,7 +94,9 @@ async def test_connection_handed_over_full_is_not_written_to() -> None:
         waiting = before.transport.get_write_buffer_size()
         connection = before.hand_over(hub)
         for number in range(200):
-            hub.append(Entry(Position(1, number + 1), Position(1, number), Message(str(number), "x" * 4000, "here", 0)))
+            hub.feed.append(
+                Entry(Position(1, number + 1), Position(1, number), Message(str(number), "x" * 4000, "here", 0))
+            )
             hub.notify_all()
         assert connection.blocked_since is not None
         assert before.transport.get_write_buffer_size() < waiting + 16 * 1024
