@@ -1,37 +1,18 @@
-"""The peers: how each of them is installed, started and subscribed to. It must not know the load tool.
+"""The peers: how each of them is started and subscribed to. It must not know the load tool.
 
 The folder `peers/` has their programs, each the smallest that the peer's own documentation makes of the task: send each
-message published on the Redis channel `hello` to every WebSocket.
+message published on the Redis channel `hello` to every WebSocket. README.md has the commands that install them.
 
-`python -m tests.bench.peers DIRECTORY` installs what it can in that directory. The variable BENCH_PEERS names the
-directory to use; a peer that is not installed there is reported as one that failed, with its own error.
+The variable BENCH_PEERS names the directory to use; a peer that is not installed there is reported as one that failed,
+with its own error.
 """
 
-# ruff: noqa: T201 # a command prints
-
-import argparse
 import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = "BENCH_PEERS"
 PROGRAMS = Path(__file__).parent / "peers"
-
-PIP = ("picows", "fastapi", "uvicorn", "websockets", "httptools", "uvloop", "redis[hiredis]")
-NPM = ("ws", "socket.io", "@socket.io/redis-adapter", "redis")
-APT = (
-    "nginx",
-    "libnginx-mod-nchan",
-    "golang-go",
-    "golang-github-centrifugal-centrifuge-dev",
-    # That package's sources import these, and the package does not depend on them.
-    *("golang-github-centrifugal-protocol-dev", "golang-github-fzambia-eagle-dev"),
-    *("golang-github-igm-sockjs-go-dev", "golang-github-mna-redisc-dev"),
-)
-GO_SOURCES = "/usr/share/gocode"  # of Debian's packages
 
 
 @dataclass(frozen=True)
@@ -77,36 +58,3 @@ def command(program: str, port: int, redis_port: int) -> list[str]:
         ".go": [f"{folder}/{file.stem}"],
     }[file.suffix]
     return [*words, str(port), str(redis_port)]
-
-
-def main() -> int:
-    """Install the peers that need no root rights; the exit code is 0 if every step succeeded, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.bench.peers",
-        description="Install the peers that hello is compared with.",
-        epilog=f"Some peers need Debian's packages: `apt-get install nodejs npm {' '.join(APT)}`.",
-    )
-    parser.add_argument("directory", type=Path, help="directory for a Python environment, Node's modules and a program")
-    directory: Path = parser.parse_args().directory.resolve()
-    (directory / "node").mkdir(parents=True, exist_ok=True)
-    environment = {"GO111MODULE": "off", "GOPATH": GO_SOURCES, "GOFLAGS": ""}  # so that nothing is downloaded
-    succeeded = [
-        _do(sys.executable, "-m", "venv", directory / "venv"),
-        _do(directory / "venv/bin/python", "-m", "pip", "install", "--quiet", "--upgrade", *PIP),
-        _do("npm", "install", "--no-audit", "--no-fund", "--prefix", directory / "node", *NPM),
-        _do("go", "build", "-o", directory / "with_centrifuge", PROGRAMS / "with_centrifuge.go", **environment),
-    ]
-    print(f"{FOLDER}={directory} python -m tests.bench")
-    return 0 if all(succeeded) else 1
-
-
-def _do(program: str | Path, *words: str | Path, **environment: str) -> bool:
-    print("$", program, *words, flush=True)
-    if shutil.which(program) is None:
-        print(f"  there is no {program}; continuing without it")
-        return False
-    return subprocess.run([program, *words], env=os.environ | environment).returncode == 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
