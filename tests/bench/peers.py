@@ -36,7 +36,7 @@ CENTRIFUGE = ("--greet", '{"id":1,"params":{}}', "--expect", '"client"')
 
 PEERS = (
     Peer("picows", "Cython", "with_picows.py"),
-    Peer("nginx + nchan", "C", "with_nchan.py", bridge="nchan_bridge.py"),
+    Peer("nginx + nchan", "C", "with_nchan.sh", bridge="nchan_bridge.js"),
     Peer("websockets", "Python", "with_websockets.py"),
     Peer("ws", "JavaScript", "with_ws.js"),
     # The version is named, since it is years behind. Centrifugo, the server built on it, has no package.
@@ -56,5 +56,6 @@ def command(program: str, port: int, redis_port: int) -> list[str]:
         ".py": [f"{folder}/venv/bin/python", str(file)],
         ".js": ["env", f"NODE_PATH={folder}/node/node_modules", "node", str(file)],
         ".go": [f"{folder}/{file.stem}"],
+        ".sh": ["sh", str(file)],
     }[file.suffix]
     return [*words, str(port), str(redis_port)]
