@@ -56,6 +56,6 @@ def command(program: str, port: int, redis_port: int) -> list[str]:
         ".py": [f"{folder}/venv/bin/python", str(file)],
         ".js": ["env", f"NODE_PATH={folder}/node/node_modules", "node", str(file)],
         ".go": [f"{folder}/{file.stem}"],
-        ".sh": ["sh", str(file)],
+        ".sh": ["bash", str(file)],
     }[file.suffix]
     return [*words, str(port), str(redis_port)]
