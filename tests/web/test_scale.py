@@ -23,7 +23,7 @@ from hello.web.listener import MAX_ACCEPTS, RESERVED_FDS
 from hello.web.server import GRACE_SECONDS
 from tests.redis_server import RedisServer
 from tests.web import raw
-from tests.web.measurements import Abuse, MeasuredProcess, Observer, eventually, record, until
+from tests.web.measurements import Abuse, MeasuredProcess, Observer, eventually, until
 from tests.web.raw import connect, handshake
 
 READING, STALLED = 4800, 200  # clients
@@ -45,7 +45,7 @@ class CheapClient(asyncio.Protocol):
     def __init__(self, sent: bytes, end: bytes) -> None:
         self.received = bytearray()
         self.open = asyncio.Event()  # answered, or ended
-        self.ended: float | None = None  # time.monotonic() of the end
+        self.ended = False
         self._sent = sent
         self._end = end
 
@@ -61,11 +61,11 @@ class CheapClient(asyncio.Protocol):
             self._transport.write(raw.frame(raw.CLOSE, raw.close_payload(1012)))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.ended = time.monotonic()
+        self.ended = True
         self.open.set()
 
     def has(self, number: int) -> bool:
-        assert self.ended is None, self.received[-100:]
+        assert not self.ended, self.received[-100:]
         return b'"text":"%d"' % number in self.received
 
     def check(self, number: int) -> None:
@@ -101,20 +101,15 @@ async def test_drain_of_five_thousand_clients(redis_server: RedisServer) -> None
         with ExitStack() as stack:
             await in_thread(process.start)
             stack.callback(process.kill)
-            before, start = process.resident(), time.monotonic()
             clients = await connect_all(process.port)
-            record("5,000 clients: seconds to connect 4,800", f"{time.monotonic() - start:.1f}")
-            record("5,000 clients: memory of each, KB", f"{(process.resident() - before) / READING * 1024:.0f}")
             for each in range(STALLED):
                 path = ("/ws", "/events")[each % 2] + ("?last=400" if each < STALLED // 2 else "")
                 opening = handshake(path) if each % 2 == 0 else raw.request(path)
                 stack.enter_context(connect(process.port, receive_buffer=LITTLE)).sendall(opening)
 
             for _ in range(3):
-                start = time.monotonic()
                 published = await publish_number()
                 await eventually(lambda: all(client.has(published) for client in clients), "all have it", 60)  # noqa: B023  # awaited here
-                record("5,000 clients: seconds until all have a message", f"{time.monotonic() - start:.2f}")
 
             async with anyio.create_task_group() as group:
 
@@ -134,9 +129,6 @@ async def test_drain_of_five_thousand_clients(redis_server: RedisServer) -> None
                 group.cancel_scope.cancel()
 
             await eventually(lambda: all(client.ended for client in clients), "all connections have ended", 30)
-    ends = [(client.ended or 0) - start for client in clients]
-    record("5,000 clients: closed in seconds", f"{min(ends):.1f} to {max(ends):.1f}")
-    record("5,000 clients, 200 stalled: seconds to exit code 0", f"{seconds:.1f}")
     assert code == 0
     for client in clients:
         client.check(published)
@@ -174,7 +166,7 @@ def test_connection_flood_delays_no_one() -> None:
     They leave no descriptor, no client and no line in the log.
     """
     with MeasuredProcess(interval_min="0.01", interval_max="0.02", text="x" * 4000, history="200") as process:
-        with Abuse(process, "3,000 connections", 100) as abuse, ExitStack() as held:
+        with Abuse(process, megabytes=100) as abuse, ExitStack() as held:
             abuse.observer.wait_for(200)
             for number in range(3000):
                 connection = held.enter_context(connect(process.port))
@@ -235,7 +227,7 @@ def test_reserved_descriptors_stay_for_redis_and_ops(
         for _ in range(3):
             with ExitStack() as flood:
                 connections = [flood.enter_context(connect(process.port)) for _ in range(1000)]
-                closed = until(partial(are_closed, connections, 1000 - FILES), "the others are closed", 20)
+                until(partial(are_closed, connections, 1000 - FILES), "the others are closed", 20)
                 observer.wait_for(50)
                 assert is_healthy(process)
                 assert process.descriptors() <= FILES - RESERVED_FDS + 40
@@ -246,8 +238,6 @@ def test_reserved_descriptors_stay_for_redis_and_ops(
     assert lines.count("\n") < 100
     assert "channel lost" not in lines
     assert '"error"' not in lines
-    record("1,000 connections, 200 descriptors: seconds until 800 are closed", f"{closed:.2f}")
-    record("1,000 connections: the observer's worst delay, s", f"{observer.worst_delay:.3f}")
 
 
 def test_burst_within_the_limit_is_admitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
