@@ -8,7 +8,6 @@ reported. README.md in this folder has the method and the scenarios.
 
 import argparse
 import json
-import math
 import os
 import platform
 import sys
@@ -30,7 +29,7 @@ Report = Callable[[Samples, Size], Iterable[str]]
 # The rounds and the servers by default, what is measured, and its report.
 COMPARISONS: dict[str, tuple[int, Sequence[str], Measure, Report]] = {
     "table": (5, NAMES, rounds.everything, report.overview),
-    "pairs": (9, (FLOOR, HELLO), rounds.cpu_at_100, report.pairs),
+    "pairs": (9, (FLOOR, HELLO), rounds.cpu_at_100, report.overview),
     "sizes": (1, NAMES, rounds.by_size, report.sizes),
 }
 QUICK = Size(rounds=1, clients=200, many_clients=1_000, seconds=1.0, minutes=1.0)
@@ -81,25 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scenario", choices=[*COMPARISONS, *STANDALONE], default="table", help="what to measure (default: table)"
     )
-    parser.add_argument("--rounds", type=_count, help="number of rounds (default: table 5, pairs 9, sizes 1)")
+    parser.add_argument("--rounds", type=int, help="number of rounds (default: table 5, pairs 9, sizes 1)")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"of these: {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="one short round with few clients")
-    parser.add_argument("--clients", type=_count, help="number of clients (default: 1000)")
-    parser.add_argument("--many-clients", type=_count, help="number of clients of tests with many (default: 10000)")
-    parser.add_argument("--seconds", type=_length, help=f"length of each phase (default: {SECONDS:g})")
-    parser.add_argument("--minutes", type=_length, help="length of a soak (default: 60)")
+    parser.add_argument("--clients", type=int, help="number of clients (default: 1000)")
+    parser.add_argument("--many-clients", type=int, help="number of clients of tests with many (default: 10000)")
+    parser.add_argument("--seconds", type=float, help=f"length of each phase (default: {SECONDS:g})")
+    parser.add_argument("--minutes", type=float, help="length of a soak (default: 60)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to this file")
     return parser
-
-
-def _length(text: str) -> float:
-    if not 0 < (value := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    return int(_length(str(int(text))))
 
 
 def _size(arguments: argparse.Namespace) -> Size:

@@ -11,15 +11,10 @@ BOUND = "+"  # mark of a metric that the load tool limited: its core was full, a
 
 
 def overview(samples: Samples, size: Size) -> Iterator[str]:
-    """Return all metrics of each server, then the losses."""
-    yield from table(samples, size, METRICS)
+    """Return the metrics of each server that were measured, then the losses."""
+    measured = {key for row in samples.rows for key in row.metrics}
+    yield from table(samples, size, [metric for metric in METRICS if metric.key in measured])
     yield f"{BOUND} the core of the load tool was full, and the core of the server was not: the server can do more"
-    yield from lost(samples)
-
-
-def pairs(samples: Samples, size: Size) -> Iterator[str]:
-    """Return CPU per delivery at 100 msg/s, then the losses."""
-    yield from table(samples, size, [metric for metric in METRICS if metric.key == "cpu_100"])
     yield from lost(samples)
 
 
