@@ -95,7 +95,7 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         async with (
             watched_loop(),
             open_channel(
-                settings.channel, history=settings.history, password=settings.password, stream=settings.stream
+                settings.channel, history=settings.history, access=settings.access, stream=settings.stream
             ) as channel,
         ):
             _tune_gc()

@@ -13,18 +13,20 @@ import os
 import pkgutil
 import re
 import socket
+import ssl
 import traceback
 import unicodedata
 from collections.abc import Callable, Container, Coroutine, Iterator, Mapping, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, cast, get_args
-from urllib.parse import urlsplit
 
 from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from hello.channel.urls import DEFAULT_STREAM, SCHEMES
+from hello.channel.address import FORMS, Access, parse, scheme_of
+from hello.channel.urls import DEFAULT_STREAM
 from hello.own_code import is_own
 
 PREFIX = "HELLO_"
@@ -42,7 +44,6 @@ _INVISIBLE = {"Zs", "Cf", "Mn", "Me"}  # spaces, characters that format others, 
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol, but drawn as nothing
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _FIELD = re.compile(r"\{(\w+)\}")
-_DATABASE = re.compile(r"/?|/[0-9]{1,9}")
 _STREAM = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_STREAM}}}")  # braces mark the part of a key that Redis Cluster hashes
 _HOST = r"([a-z0-9._-]+|\[[0-9a-f:.]+\])"
 _ORIGIN = re.compile(rf"https?://{_HOST}(:[0-9]{{1,5}})?")
@@ -73,14 +74,18 @@ class Settings(BaseSettings):
     actors: tuple[ActorName, ...] = Field(
         ACTORS, description=f"the actors that this process runs, comma separated: of {', '.join(ACTORS)}"
     )
-    channel: str = Field(
-        "memory://", description="the channel: memory:// (within this process), redis://HOST:PORT or rediss://… (TLS)"
-    )
+    channel: str = Field("memory://", description=f"the channel: memory:// (within this process), {FORMS}")
     channel_password: SecretStr = Field(
         SecretStr(""),
         description="password for Redis, kept out of its URL; empty means none; never logged, but as a flag it is"
         " visible in `ps`: give the variable",
     )
+    channel_password_file: str = Field(
+        "", description="a file with that password instead, such as a mounted Secret; read again at each connection"
+    )
+    channel_ca: str = Field("", description="a file in PEM format: authorities to trust beside the system's, for TLS")
+    channel_cert: str = Field("", description="a file in PEM format: the certificate of this client, for TLS")
+    channel_key: str = Field("", description="a file in PEM format: its key, if that file does not have it too")
     stream: str = Field(
         DEFAULT_STREAM,
         description="the stream in Redis, which also names its keys and the mirrored channel: one for each deployment",
@@ -153,18 +158,30 @@ class Settings(BaseSettings):
     @field_validator("channel")
     @classmethod
     def _readable_url(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            readable = parts.scheme in SCHEMES and parts.port != 0 and not parts.query
-            database = parts._replace(scheme="", netloc="").geturl()
-        except ValueError:
-            readable = False
-        if not readable or (parts.scheme != "memory" and not parts.hostname):
-            raise ValueError("give memory://, redis://HOST:PORT or rediss://HOST:PORT")
-        # The client library would take the digits of /1/2 together, and database 0 for anything else.
-        if parts.scheme != "memory" and not _DATABASE.fullmatch(database):
-            raise ValueError("a database is a number, as in redis://HOST:PORT/3")
+        if scheme_of(url) != "memory":
+            parse(url)
         return url
+
+    @field_validator("channel_password_file")
+    @classmethod
+    def _readable_file(cls, path: str) -> str:
+        try:
+            if path:
+                Path(path).read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read {path!r}: {error.strerror}") from error
+        return path
+
+    @field_validator("channel_ca")
+    @classmethod
+    def _authorities(cls, path: str) -> str:
+        try:
+            if path:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except OSError as error:  # OpenSSL's errors are OSErrors too
+            reason = error.strerror or error
+            raise ValueError(f"{path!r} has no certificate authorities in PEM format: {reason}") from error
+        return path
 
     @field_validator("stream")
     @classmethod
@@ -228,8 +245,14 @@ class Settings(BaseSettings):
         return cast("Callable[..., Coroutine[Any, Any, None]]", pkgutil.resolve_name(self.broadcaster))
 
     @property
-    def password(self) -> str | None:
-        return self.channel_password.get_secret_value() or None
+    def access(self) -> Access:
+        return Access(
+            password=self.channel_password.get_secret_value(),
+            password_file=self.channel_password_file,
+            ca=self.channel_ca,
+            cert=self.channel_cert,
+            key=self.channel_key,
+        )
 
     @property
     def backend(self) -> str:
@@ -239,8 +262,7 @@ class Settings(BaseSettings):
     @property
     def channel_for_logs(self) -> str:
         """The channel's URL without user and password."""
-        parts = urlsplit(self.channel)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return re.sub("(?<=://)[^/]*@", "", self.channel)
 
 
 def _import(name: str) -> ModuleType:
@@ -312,18 +334,38 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     """Yield a line for each conflict between settings; it has every field that takes part, as `{field}`."""
     if settings.interval_min > settings.interval_max:
         yield f"{{interval_min}}: {settings.interval_min:g} is more than {{interval_max}} ({settings.interval_max:g})"
-    if urlsplit(settings.channel).scheme == "memory" and not {"broadcaster", "relay"} <= set(settings.actors):
+    if scheme_of(settings.channel) == "memory" and not {"broadcaster", "relay"} <= set(settings.actors):
         yield (
             "{channel}: memory:// reaches this process only, which needs a broadcaster and a relay then;"
             " give a redis:// URL, or {actors}=broadcaster,relay"
         )
-    if settings.password is not None and urlsplit(settings.channel).password:
-        yield "{channel_password}: the URL in {channel} has a password too; give only one of the two"
+    yield from _channel_conflicts(settings)
     if settings.port == settings.ops_port != 0 and "relay" in settings.actors and _hosts_overlap(settings):
         yield (
             f"{{port}}: {settings.port} is {{ops_port}} too, but a relay ({{actors}}) has two servers, and their"
             " addresses ({host}, {ops_host}) overlap; give one of them another port"
         )
+
+
+def _channel_conflicts(settings: Settings) -> Iterator[str]:
+    if scheme_of(settings.channel) == "memory":
+        return
+    access, address = settings.access, parse(settings.channel)
+    if access.password and address.password:
+        yield "{channel_password}: the URL in {channel} has a password too; give only one of the two"
+    if access.password_file and (access.password or address.password):
+        yield "{channel_password_file}: there is a password in {channel_password} or {channel} too; give only one"
+    if access.key and not access.cert:
+        yield "{channel_key}: a key needs its certificate, in {channel_cert}"
+    elif access.cert:
+        try:
+            # The empty password keeps OpenSSL from asking for one on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(access.cert, access.key or None, password="")
+        except OSError as error:
+            reason = error.strerror or error
+            yield f"{{channel_cert}}: no certificate with its key in PEM format, here and in {{channel_key}}: {reason}"
+    if not address.tls and (access.ca or access.cert):
+        yield "{channel}: without TLS {channel_ca} and {channel_cert} have no effect; give rediss://"
 
 
 def _hosts_overlap(settings: Settings) -> bool:

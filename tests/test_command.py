@@ -255,7 +255,7 @@ MISTAKES: tuple[tuple[Mapping[str, str], list[str]], ...] = (  # settings, and a
     ({"actors": "relay,relay"}, ["HELLO_ACTORS: "]),
     ({"actors": ""}, ["HELLO_ACTORS: "]),
     ({"actors": "publisher"}, ["HELLO_ACTORS: .*broadcaster.*relay"]),
-    ({"channel": "amqp://x"}, ["HELLO_CHANNEL: .*memory://, redis://HOST:PORT or rediss://HOST:PORT"]),
+    ({"channel": "amqp://x"}, ["HELLO_CHANNEL: .*memory://, redis://HOST:PORT, rediss://HOST:PORT"]),
     ({"channel": "redis://x:port"}, ["HELLO_CHANNEL: "]),
     ({"channel": "redis://"}, ["HELLO_CHANNEL: "]),
     ({"channel": "redis://h?db=abc"}, ["HELLO_CHANNEL: "]),

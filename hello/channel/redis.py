@@ -1,4 +1,4 @@
-"""The channel in Redis: a stream that is trimmed exactly, and a script that publishes. No other file imports redis.
+"""The channel in Redis: a stream that is trimmed exactly, and a script that publishes.
 
 The keys of the stream `hello`, all in one hash slot of a Redis Cluster:
 
@@ -10,8 +10,7 @@ The keys of the stream `hello`, all in one hash slot of a Redis Cluster:
 Each publish is also sent to the Redis channel `hello`, for `redis-cli SUBSCRIBE hello`; nothing here depends on that.
 A stream of another name has that name in all of these, so that channels with different streams do not share anything.
 
-Everything that the client library would retry or restore by itself is switched off: a command that is silently repeated
-duplicates or loses a message. The caller sees every loss, as ChannelLost.
+Where the servers are, and how to connect to them, is in topology.py.
 """
 
 import asyncio
@@ -24,13 +23,10 @@ from functools import cache
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-from urllib.parse import urlsplit
 
 import anyio
 from hiredis import pack_command
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -44,6 +40,8 @@ from hello.channel import (
     Subscription,
     Unsupported,
 )
+from hello.channel.address import Access
+from hello.channel.topology import REPLY_SECONDS, Server
 from hello.message import MAX_SAFE_INTEGER, ORIGIN, Entry, Message, Position
 
 XreadReply = list[tuple[str, list[tuple[str, list[str]]]]]  # stream, then its rows: a position, then names and values
@@ -51,8 +49,6 @@ XreadReply = list[tuple[str, list[tuple[str, list[str]]]]]  # stream, then its r
 log = logging.getLogger(__name__)
 
 LOWEST_VERSION = (6, 2)  # of Redis: 6.0 does not know ( in XREVRANGE. Every Valkey says that it is Redis 7.2.
-REPLY_SECONDS = 4.0  # without a byte of a reply the server counts as gone: clients are notified within 6 s
-RESOLVE_SECONDS = 1.0  # for the name of a server that did not reply: to resolve it takes a cluster some milliseconds
 DISCONNECT_SECONDS = 1.0  # for the orderly end of a connection; after that it is dropped
 
 # Replies that only a programming error causes: a retry cannot help. Every other error of Redis may pass by itself, and
@@ -87,13 +83,14 @@ class Keys(NamedTuple):
 
 
 @asynccontextmanager
-async def open_redis(url: str, *, history: int, password: str | None, stream: str) -> AsyncIterator["RedisChannel"]:
+async def open_redis(url: str, access: Access, *, history: int, stream: str) -> AsyncIterator["RedisChannel"]:
     """Open the channel in the Redis of this URL; it connects when it is used, and disconnects on leaving.
 
     Raises ValueError if the URL cannot be parsed.
     """
-    async with _client(url, password) as client:
-        yield RedisChannel(url, client, history=history, password=password, stream=stream)
+    server = Server(url, access)
+    async with _client(server) as client:
+        yield RedisChannel(server, client, history=history, stream=stream)
 
 
 class RedisChannel:
@@ -107,11 +104,10 @@ class RedisChannel:
     and INFO need not be permitted.
     """
 
-    def __init__(self, url: str, client: Redis, *, history: int, password: str | None, stream: str) -> None:
-        self._url = url
+    def __init__(self, server: Server, client: Redis, *, history: int, stream: str) -> None:
+        self._server = server
         self._client = client
         self._history = history
-        self._password = password
         self._keys = Keys.of(stream)
         self._high_watermark = ORIGIN  # the highest position that this object has published or read
         self._worked = False  # True once any server has executed a script
@@ -139,8 +135,8 @@ class RedisChannel:
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[Subscription]:
         # A subscription has a connection of its own: on a shared one its blocking read would delay every other command.
-        async with _client(self._url, self._password) as client:
-            async with _losses_raised(self._url):
+        async with _client(self._server) as client:
+            async with _losses_raised(self._server):
                 keys, args = [self._keys.stream, self._keys.high_watermark], [str(self._high_watermark)]
                 last = Position.parse(await self._evaluate(client, RAISE_HIGH_WATERMARK, keys, args))
             async with aclosing(self._follow(client, after or ORIGIN)) as batches:
@@ -148,7 +144,7 @@ class RedisChannel:
 
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         try:
-            async with _losses_raised(self._url):
+            async with _losses_raised(self._server):
                 return await self._evaluate(self._client, script, keys, args)
         except ChannelLost:
             await self._replace_pool()
@@ -180,7 +176,7 @@ class RedisChannel:
         A command of another task may use one of the old connections at this moment: it ends undisturbed.
         """
         old = self._client.connection_pool
-        self._client.connection_pool = _pool(self._url, self._password)
+        self._client.connection_pool = self._server.pool()
         with anyio.move_on_after(DISCONNECT_SECONDS, shield=True):
             # Their release to the old pool disconnects them.
             await old.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]  # redis has no types for it
@@ -191,7 +187,7 @@ class RedisChannel:
         cursor = str(after)  # the last position that XREAD has returned, of whatever entry
         block: tuple[str, ...] = ()  # XREAD does not block until the reader has caught up
         skipped = ""  # the newest entry that no message can follow
-        async with _losses_raised(self._url):
+        async with _losses_raised(self._server):
             # This connection bypasses the client's pool, encoder and time-outs, which cost more than all the rest here.
             connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # redis has no types for it
             connection.socket_timeout = None
@@ -261,8 +257,8 @@ def _entry_or_none(stream: str, position: str, fields: list[str]) -> Entry | Non
 
 
 @asynccontextmanager
-async def _client(url: str, password: str | None) -> AsyncIterator[Redis]:
-    client = Redis.from_pool(_pool(url, password))
+async def _client(server: Server) -> AsyncIterator[Redis]:
+    client = Redis.from_pool(server.pool())
     try:
         yield client
     finally:
@@ -270,22 +266,8 @@ async def _client(url: str, password: str | None) -> AsyncIterator[Redis]:
             await client.aclose()
 
 
-def _pool(url: str, password: str | None) -> ConnectionPool:
-    return ConnectionPool.from_url(
-        url,
-        password=password,
-        decode_responses=True,
-        encoding_errors="replace",  # a foreign entry that is not UTF-8 is skipped, and does not end the process
-        protocol=2,  # these two fix the form of a reply, whatever the next default of the library is
-        legacy_responses=True,
-        socket_timeout=REPLY_SECONDS,
-        socket_connect_timeout=REPLY_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
 @asynccontextmanager
-async def _losses_raised(url: str) -> AsyncIterator[None]:
+async def _losses_raised(server: Server) -> AsyncIterator[None]:
     """Raise ChannelLost in place of each error that a retry may overcome."""
     try:
         yield
@@ -296,7 +278,7 @@ async def _losses_raised(url: str) -> AsyncIterator[None]:
     except (RedisError, OSError) as error:
         if isinstance(error, ResponseError) and _PROGRAMMING_ERROR.search(str(error)):
             raise
-        unreachable = _nothing_replies(error, url) and await _resolves(url)
+        unreachable = _nothing_replies(error, server) and await server.resolves()
         raise ChannelLost(f"{type(error).__name__}: {error}", unreachable=unreachable) from error
     except RuntimeError as error:
         # uvloop raises this for a write to a connection that the server reset while no read was pending.
@@ -305,20 +287,11 @@ async def _losses_raised(url: str) -> AsyncIterator[None]:
         raise ChannelLost("connection reset") from error
 
 
-def _nothing_replies(error: Exception, url: str) -> bool:
-    """Return True if nothing replied to a connect or a command; the name in the URL may not have been resolved."""
+def _nothing_replies(error: Exception, server: Server) -> bool:
+    """Return True if nothing replied to a connect or a command; the name of the server may not have been resolved."""
     if isinstance(error, RedisTimeoutError):
-        return urlsplit(url).scheme != "rediss"  # a server that knows no TLS may wait for the rest of a command
+        return not server.tls  # a server that knows no TLS may wait for the rest of a command
     cause = error.__context__  # of the client library's ConnectionError
-    replies = (ssl.SSLError, ConnectionResetError, BrokenPipeError)
+    # The last one is of a file of ours, or of a socket of this machine.
+    replies = (ssl.SSLError, ConnectionResetError, BrokenPipeError, FileNotFoundError)
     return isinstance(cause, OSError) and not isinstance(cause, replies)
-
-
-async def _resolves(url: str) -> bool:
-    """Return True if the name in the URL resolves now: a connect may have failed, or timed out, since it did not."""
-    with anyio.move_on_after(RESOLVE_SECONDS):
-        try:
-            return bool(await anyio.getaddrinfo(urlsplit(url).hostname or "", None))
-        except OSError:
-            pass
-    return False

@@ -18,7 +18,9 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from hello.channel import Channel, ChannelLost, Fenced
+from hello.channel.address import Access
 from hello.channel.redis import Keys, _losses_raised
+from hello.channel.topology import Server
 from hello.channel.urls import open_channel
 from hello.message import Entry, Message, Position
 from hello.testing import running
@@ -203,11 +205,11 @@ async def test_refused_log_in_is_a_loss(redis_server: RedisServer, raw: Redis) -
     """No password or a wrong one is a lost channel with that reason."""
     raw.config_set("requirepass", PASSWORD)
     for password in (None, "wrong"):
-        async with open_channel(redis_server.url, history=10, password=password) as channel:
+        async with open_channel(redis_server.url, history=10, access=Access(password or "")) as channel:
             for call in (channel.publish(make_message(1)), read(channel)):
                 with pytest.raises(ChannelLost, match=r"(?i)auth|password"):
                     await call
-    async with open_channel(redis_server.url, history=10, password=PASSWORD) as channel:
+    async with open_channel(redis_server.url, history=10, access=Access(PASSWORD)) as channel:
         await channel.publish(make_message(1))
         assert ids(await read(channel)) == ["test-1"]
 
@@ -357,7 +359,7 @@ OTHER_ERRORS = [
 async def test_programming_error(reply: str, kind: type[Exception]) -> None:
     """An error that only a programming error causes is raised as it is; any other one, also a new one, is a loss."""
     with pytest.raises(kind, match="ResponseError: " if kind is ChannelLost else None):
-        async with _losses_raised("redis://127.0.0.1"):
+        async with _losses_raised(Server("redis://127.0.0.1", Access())):
             raise ResponseError(reply)
 
 
