@@ -257,7 +257,7 @@ class Settings(BaseSettings):
     @property
     def backend(self) -> str:
         """What the channel is: `memory`, or `redis` for every engine that speaks its protocol."""
-        return "memory" if urlsplit(self.channel).scheme == "memory" else "redis"
+        return "memory" if scheme_of(self.channel) == "memory" else "redis"
 
     @property
     def channel_for_logs(self) -> str:
