@@ -16,7 +16,7 @@ _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([a-z-]+)\.js";$', re.MULTIL
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
 # Comments on lines of their own, which are a third of the bytes.
 _COMMENT = re.compile(r"^[ \t]*(?:/\*(?:[^*]|\*(?!/))*\*/|//.*)\n", re.MULTILINE)
-_UNKNOWN = re.compile(r"^(?:import|export)\b.*|\bimport\(.*|</script.*", re.MULTILINE)
+_UNKNOWN = re.compile(r"^(?:import|export)\b.*|\bimport[.(].*|</script.*|<!--.*", re.MULTILINE)
 
 
 class Document(NamedTuple):
@@ -85,13 +85,17 @@ def _bundle(folder: Path, main: str) -> str:
             add(imported, (*importers, name))
         done.add(name)
         exports = ", ".join(_EXPORT.findall(source))
-        body = _EXPORT.sub("", _IMPORT.sub(lambda found: f"const {{{found[1]}}} = {_variable(found[2])};", source))
+        body = _EXPORT.sub("", _IMPORT.sub(_destructuring, source))
         if unknown := _UNKNOWN.search(body):
             raise ValueError(f"{name}.js has what a bundle cannot have: {unknown[0]}")
         parts.append(f"const {_variable(name)} = (() => {{\n{body}return {{ {exports} }};\n}})();\n")
 
     add(main, ())
     return "".join(parts)
+
+
+def _destructuring(found: re.Match[str]) -> str:
+    return f"const {{{found[1].replace(' as ', ': ')}}} = {_variable(found[2])};"
 
 
 def _variable(name: str) -> str:

@@ -30,7 +30,8 @@ def plain_page(feed: Feed) -> str:
         cursor = pending.next
         for frame in (json.loads(each.json) for each in pending.frames):
             if frame["type"] == "welcome":
-                state = f"The relay is {escape(frame['relay'])}, and its channel is {frame['channel']}."
+                reached = f"its channel is {frame['channel']}" if "start" in frame else "has not read its channel yet"
+                state = f"The relay is {escape(frame['relay'])}, and {reached}."
             elif frame["type"] == "message":
                 at = datetime.fromtimestamp(frame["sent_at"] / 1000, UTC)
                 time = f'<time datetime="{at:%Y-%m-%dT%H:%M:%SZ}">{at:%H:%M:%S} UTC</time>'

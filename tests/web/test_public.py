@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from hello.channel.memory import MemoryChannel
+from hello.feed import Feed
 from hello.message import Message
 from hello.testing import Closed, Process, Refused, running
 from hello.web.document import PAGE, read_document
 from hello.web.origin import may_open
+from hello.web.plain import plain_page
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 
@@ -111,6 +113,7 @@ async def test_plain_page(relay: Process, channel: MemoryChannel) -> None:
     texts = re.findall(r'<li><time datetime="[0-9TZ:-]{20}">[0-9:]{8} UTC</time> (.*) <small>test</small></li>', body)
     assert texts == ["&lt;b&gt;&amp;", "Hello world"]
     assert f"The relay is {relay.instance}, and its channel is up." in body
+    assert "The relay is r, and has not read its channel yet." in plain_page(Feed(history=1, instance="r"))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,8 @@ async def test_plain_page(relay: Process, channel: MemoryChannel) -> None:
         ("export default 1;", "export default 1;"),
         ("export let a = 1;", "export let a"),
         ('await import("./a.js");', "import("),
+        ("const a = import.meta.url;", "import.meta"),
+        ('const a = "<!--";', "<!--"),
         ('const a = "</script>";', "</script>"),
         ('import { a } from "./main.js";', "each other: main -> main"),
     ],
@@ -132,3 +137,12 @@ def test_bundle_refuses(tmp_path: Path, source: str, error: str) -> None:
     (tmp_path / "main.js").write_text(source + "\n")
     with pytest.raises(ValueError, match=re.escape(error)):
         read_document(tmp_path)
+
+
+def test_bundle_renames(tmp_path: Path) -> None:
+    """An import by another name is one in the bundle, too."""
+    for name in ("index.html", "style.css", "guard.js"):
+        (tmp_path / name).write_text((PAGE / name).read_text())
+    (tmp_path / "a.js").write_text("export const a = 1;\n")
+    (tmp_path / "main.js").write_text('import { a as b } from "./a.js";\n')
+    assert b"const { a: b } = $a;" in read_document(tmp_path).html
