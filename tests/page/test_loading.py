@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -48,6 +49,16 @@ def test_half_document(browser: Browser, start_hello: StartHello) -> None:
         relay.start()
         expect(page.locator("html")).to_have_class("connected", timeout=2 * START_MS)
         expect(page.locator(ALERT)).to_have_count(0)
+
+
+def test_path_prefix(tab: Tab, start_hello: StartHello, tmp_path: Path) -> None:
+    """Behind a proxy that removes a path prefix the page works without a slash at its end, too."""
+    relay = start_hello("broadcaster,relay")
+    strip = "uri strip_prefix /hello\n    reverse_proxy"
+    with running("caddy", balancer("caddy", [relay.port]).replace("reverse_proxy", strip), tmp_path) as (url, _):
+        tab.open(f"{url}hello")
+        tab.expect_messages(1)
+    assert {urlsplit(address).path for address in tab.addresses} == {"/hello", "/hello/ws"}
 
 
 @pytest.mark.parametrize(
