@@ -47,6 +47,7 @@ class Opened(NamedTuple):
     relay: str
     head: Position | None
     channel: str
+    transport: str = "websocket"  # a client that uses another one replaces it
 
 
 class Resumed(NamedTuple):

@@ -17,9 +17,10 @@ import anyio
 from hello.client import ClientProtocol
 from hello.message import now_ms
 from hello.signals import handling_stop
-from hello.watch.connection import Event, stay_connected, stream_address
+from hello.watch.connection import Event, stay_connected
 from hello.watch.output import OutputLost, as_json, as_text, write
 from hello.watch.tally import Tally
+from hello.watch.transport import stream_address
 
 MAX_LAST = 9_999_999  # messages; relays reject more
 MAX_SECONDS = 31_536_000.0  # a year
@@ -29,6 +30,8 @@ PATIENCE = 0.5  # seconds for a reader of stdout, once a signal has come: `| les
 
 MISUSED = 2  # exit code
 NOT_SHOWN = 1  # exit code: something was lost or repeated, or that is not known
+
+Show = Callable[[Event], bool]  # False: no event is to follow
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         os._exit(NOT_SHOWN)
 
     try:
-        anyio.run(_watch, address, protocol, show, options.seconds, end_unread)
+        anyio.run(_watch, options, address, protocol, show, end_unread)
         for item in protocol.finish():
             show(item)
         tally.end(now=time.monotonic(), complete=protocol.complete)
@@ -84,13 +87,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _watch(
-    address: str, protocol: ClientProtocol, show: Callable[[Event], bool], seconds: float, on_stop: Callable[[], None]
+    options: argparse.Namespace, address: str, protocol: ClientProtocol, show: Show, on_stop: Callable[[], None]
 ) -> None:
-    """Follow the stream until a signal, so many seconds, or an event for which `show` returns False.
+    """Follow the stream until a signal, `options.seconds`, or an event for which `show` returns False.
 
     From a signal on `on_stop` runs in a thread, since a write may block this one.
     """
-    with anyio.move_on_after(seconds) as scope:
+    with anyio.move_on_after(options.seconds) as scope:
         loop = asyncio.get_running_loop()
 
         def show_until_limit(event: Event) -> None:
@@ -102,7 +105,7 @@ async def _watch(
             threading.Thread(target=on_stop, daemon=True).start()
 
         with handling_stop(on_signal):
-            await stay_connected(address, protocol, show_until_limit)
+            await stay_connected(address, protocol, show_until_limit, options.via)
 
 
 def _set_authorities(path: str | None) -> None:
@@ -131,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("url", metavar="URL", help="the page's address, such as http://127.0.0.1:8000/")
     parser.add_argument("--ca", metavar="FILE", help="certificate authorities for https, in PEM (or SSL_CERT_FILE)")
+    via = "WebSocket (ws), server-sent events (sse), or sse where ws does not open (auto, the default)"
+    parser.add_argument("--via", choices=("auto", "ws", "sse"), default="auto", help=via)
     parser.add_argument("--json", action="store_true", help="one JSON object a line; the last one is the tally")
     for flag, parse, default, help_text in (
         ("--last", _within(int, 0, MAX_LAST), 0, "begin with the N newest messages (default: from now on)"),

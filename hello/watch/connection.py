@@ -1,33 +1,35 @@
-"""Keeps a WebSocket to a relay open, by the client's rules. It knows neither what frames mean nor how items look."""
+"""Stays connected to a relay by the client's rules: over WebSocket, or else by server-sent events.
+
+It knows neither what frames mean nor how items look.
+"""
 
 import json
-import os
 import random
-import re
 from collections.abc import Callable
-from typing import NamedTuple, Never
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from contextlib import suppress
+from typing import Literal, NamedTuple, Never
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, InvalidURI, WebSocketException
-from websockets.http11 import Response
-from websockets.proxy import get_proxy
-from websockets.uri import parse_uri
 
-from hello.client import IDLE_TIMEOUT, OPEN_TIMEOUT, ClientProtocol, Item, backoff_delay, close_reason, next_attempt
+from hello.client import IDLE_TIMEOUT, OPEN_TIMEOUT, ClientProtocol, Item, Opened, backoff_delay, next_attempt
 from hello.message import Malformed
+from hello.watch.events import Events
+from hello.watch.transport import MAX_DETAIL, Closed, Transport, events_address, without_credentials
+from hello.watch.websocket import WebSocket
 
-MAX_FRAME = 64 * 1024  # bytes; a message of 4,096 characters, escaped to 6 bytes each, is less than half of it
-MAX_DETAIL = 200  # characters of a reason that a server sent
-SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}  # of a stream, by that of an address
+FIRST_OPEN_TIMEOUT = 4.0  # seconds for a WebSocket, until one has opened: some proxies do not answer it at all
+PROBE_INTERVAL = 60.0  # seconds, on average, between two attempts to return to WebSocket
+
+Via = Literal["auto", "ws", "sse"]
 
 
 class Connecting(NamedTuple):
-    """The first attempt begins; `url` is without user and password."""
+    """The first attempt begins, or the transport changes, and why; `url` is without user and password."""
 
     url: str
+    transport: str
+    why: str
 
 
 class Disconnected(NamedTuple):
@@ -39,148 +41,123 @@ class Disconnected(NamedTuple):
     retry_in: float  # seconds
 
 
+class Ended(NamedTuple):
+    """How a connection or an attempt ended: the reason, in one word and in more."""
+
+    reason: str
+    detail: str
+    seconds_open: float | None  # None if no frame came
+    answered: bool  # False if no server answered, or one for a relay that is away
+
+
 Event = Item | Connecting | Disconnected
-Ended = tuple[str, str, float | None]  # the reason, in one word and in more; seconds open, or None if no frame came
 
 
-def stream_address(url: str) -> str:
-    """Return the WebSocket address of the stream, from the page's address or from that of a stream: /ws or /events.
-
-    As on the page a path before it is kept. Without a scheme it is http.
-
-    Raises ValueError with a sentence for the user if there is no such address.
-    """
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        scheme = SCHEMES[parts.scheme]
-        if re.search(r"[\s\x00-\x1f]", url) or parts.query or parts.port == 0:
-            raise ValueError
-        (parts.hostname or "").encode("idna")  # a name that no resolver can look up is a UnicodeError
-        path = re.sub(r"/(ws|events)?/*$", "", parts.path) + "/ws"
-        address = urlunsplit((scheme, parts.netloc, path, "", ""))
-        parse_uri(address)
-    except (KeyError, ValueError, InvalidURI):
-        hint = "give http://HOST:PORT/ or https://HOST/PATH/, without a query"
-        raise ValueError(f"{_without_credentials(url)!r} is not the address of a page: {hint}") from None
-    return address
-
-
-async def stay_connected(address: str, protocol: ClientProtocol, show: Callable[[Event], None]) -> Never:
+async def stay_connected(
+    address: str, protocol: ClientProtocol, show: Callable[[Event], None], via: Via = "auto"
+) -> Never:
     """Follow the stream at `address`, and reconnect until cancelled. `show` gets items and changes of the connection.
 
     It receives nothing more once `show` has cancelled it.
     """
-    show(Connecting(_without_credentials(address)))
-    attempt = 0
+    connector, attempt = _Connector(address, protocol, show), 0
+    connector.show_connecting(Events if via == "sse" else WebSocket)
     while True:
-        reason, detail, seconds_open = await _follow(f"{address}?{protocol.resume_query}", protocol, show)
+        ended = await connector.connect(via)
         protocol.disconnected()
-        attempt = next_attempt(attempt, seconds_open)
-        delay = backoff_delay(reason, attempt, random.random())
-        show(Disconnected(reason, detail[:MAX_DETAIL], attempt, round(delay, 3)))
+        if ended is None:
+            connector.show_connecting(WebSocket, "a WebSocket opens again")
+            continue
+        attempt = next_attempt(attempt, ended.seconds_open)
+        delay = backoff_delay(ended.reason, attempt, random.random())
+        show(Disconnected(ended.reason, ended.detail, attempt, round(delay, 3)))
         await anyio.sleep(delay)
 
 
-async def _follow(address: str, protocol: ClientProtocol, show: Callable[[Event], None]) -> Ended:
-    """Connect, and receive frames until the connection ends."""
-    opened: float | None = None
-    socket: ClientConnection | None = None
-    reason, detail = "unreachable", f"no frame within {OPEN_TIMEOUT:g} s"
-    # OPEN_TIMEOUT, IDLE_TIMEOUT and the relay's beats replace the library's timeouts and pings.
-    attempt = _Connect(address, open_timeout=None, ping_interval=None, compression=None, max_size=MAX_FRAME)
-    try:
-        with anyio.move_on_after(OPEN_TIMEOUT) as timeout:
-            socket = await attempt
-            while True:
-                for item in protocol.receive(_decode(await socket.recv())):
-                    show(item)
-                opened = opened or anyio.current_time()
-                reason, detail = "dead", f"no frame for {IDLE_TIMEOUT:g} s"
-                timeout.deadline = anyio.current_time() + IDLE_TIMEOUT
-                await checkpoint_if_cancelled()  # since recv() is no checkpoint while frames are buffered
-    except Malformed as error:
-        reason, detail = "garbled", str(error)
-    except ConnectionClosed as closed:
-        if closed.sent is not None and not closed.rcvd_then_sent:  # the library closes first only for a protocol error
-            reason, detail = "garbled", f"closed by us with {closed.sent}"
-        else:
-            reason = close_reason(closed.rcvd.code if closed.rcvd else None, opened is not None)
-            detail = f"closed with {closed.rcvd}" if closed.rcvd else "the connection broke"
-    except InvalidStatus as rejected:
-        detail = _rejection(rejected.response)
-        if protocol.rejects_position(rejected.response.status_code, detail):
-            protocol.reset_position()
-            detail = f"beginning anew with recent messages, after {detail}"
-    except (OSError, WebSocketException, ValueError, ImportError) as error:
-        if socket is not None:
-            raise  # a bug
-        detail = _failure(error)  # ValueError: a redirect to a bad address; ImportError: no library for a SOCKS proxy
-    finally:
-        if socket is not None:
-            socket.transport.abort()  # not closed: on a dead connection that may take minutes
-    if reason == "unreachable":
-        detail = _route(address, attempt) + detail[:MAX_DETAIL]
-    return reason, detail, None if opened is None else anyio.current_time() - opened
+class _Connector:
+    """Makes attempts, over one transport or two; it remembers what of them an attempt depends on."""
 
+    def __init__(self, address: str, protocol: ClientProtocol, show: Callable[[Event], None]) -> None:
+        self._addresses: dict[type[Transport], str] = {WebSocket: address, Events: events_address(address)}
+        self._protocol = protocol
+        self._show = show
+        self._has_used_websocket = False
+        self._obstacle = ""  # to a WebSocket, as it was shown
 
-class _Connect(connect):
-    """Follows redirects as servers send them: to http and https, and often without the query that resumes."""
+    def show_connecting(self, transport: type[Transport], why: str = "") -> None:
+        """Show the address of this transport, and why it is used now."""
+        self._show(Connecting(without_credentials(self._addresses[transport]), transport.name, why))
 
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        """Return the address to follow, or an exception."""
-        if not isinstance(exc, InvalidStatus) or not (locations := exc.response.headers.get_all("Location")):
-            return exc
+    async def connect(self, via: Via) -> Ended | None:
+        """Make one attempt: by a WebSocket, and by server-sent events if that does not open and a server answers.
+
+        Return None if a WebSocket opens again meanwhile.
+        """
+        if via != "sse":
+            is_first = via == "auto" and not self._has_used_websocket
+            ended = await self._follow(WebSocket, FIRST_OPEN_TIMEOUT if is_first else OPEN_TIMEOUT)
+            if via == "ws" or ended.reason != "unreachable" or not ended.answered:
+                return ended
+            if ended.detail != self._obstacle:
+                self._obstacle = ended.detail
+                self.show_connecting(Events, f"no WebSocket opens: {ended.detail}")
+        result = None
+        async with anyio.create_task_group() as group:
+            if via == "auto":
+                group.start_soon(self._probe_websocket, group.cancel_scope)
+            result = await self._follow(Events, OPEN_TIMEOUT)
+            group.cancel_scope.cancel()
+        return result
+
+    async def _probe_websocket(self, following: anyio.CancelScope) -> None:
+        """Open a WebSocket now and then; its first frame cancels `following`."""
+
+        async def end(_: str | bytes) -> None:
+            following.cancel()
+
+        while True:
+            await anyio.sleep(PROBE_INTERVAL * random.uniform(0.5, 1.5))
+            with anyio.move_on_after(OPEN_TIMEOUT), suppress(Closed, Malformed):
+                await WebSocket(f"{self._addresses[WebSocket]}?last=0").receive(end)
+
+    async def _follow(self, kind: type[Transport], open_timeout: float) -> Ended:
+        """Connect, and receive frames until the connection ends."""
+        transport = kind(f"{self._addresses[kind]}?{self._protocol.resume_query}")
+        opened: float | None = None
+        answered = True
+        reason, detail = "unreachable", f"no frame within {open_timeout:g} s"
+
+        async def receive(data: str | bytes) -> None:
+            nonlocal opened, reason, detail
+            for item in self._protocol.receive(_decode(data)):
+                self._show(item._replace(transport=kind.name) if isinstance(item, Opened) else item)
+            if opened is None and kind is WebSocket:
+                self._has_used_websocket, self._obstacle = True, ""
+            opened = opened or anyio.current_time()
+            reason, detail = "dead", f"no frame for {IDLE_TIMEOUT:g} s"
+            timeout.deadline = anyio.current_time() + IDLE_TIMEOUT
+            await checkpoint_if_cancelled()  # since a transport may have read several frames at once
+
         try:
-            target = urlsplit(urljoin(self.uri, locations[0]))
-            target = target._replace(scheme=SCHEMES[target.scheme], query=target.query or urlsplit(self.uri).query)
-            address = urlunsplit(target._replace(fragment=""))
-            parse_uri(address)
-        except (KeyError, ValueError, InvalidURI):
-            where = _without_credentials(locations[0])
-            return ValueError(f"redirected to {where}, which is not the address of a stream")
-        del exc.response.headers["Location"]
-        exc.response.headers["Location"] = address
-        return super().process_redirect(exc)
-
-
-def _route(address: str, attempt: connect) -> str:
-    """Return where an attempt went instead of straight to `address`: by redirects, and through a proxy."""
-    end = _without_credentials(attempt.uri.partition("?")[0])[:MAX_DETAIL]
-    route = "" if attempt.uri == address else f"redirected to {end}: "
-    if proxy := get_proxy(attempt.ws_uri):
-        scheme, slashes, place = proxy.rpartition("//")  # the library replaces the scheme of socks_proxy
-        names = sorted(each for each, value in os.environ.items() if value.rpartition("//")[2] == place)
-        source = " and ".join(name for name in names if name.lower().endswith("_proxy")) or "the system"
-        route += f"through the proxy {scheme}{slashes}{place.rpartition('@')[2]} of {source}: "
-    return route
+            with anyio.move_on_after(open_timeout) as timeout:
+                await transport.receive(receive)
+        except Malformed as error:
+            reason, detail = "garbled", str(error)
+        except Closed as closed:
+            reason = "unreachable" if opened is None and closed.reason == "lost" else closed.reason
+            detail = closed.detail
+            answered = closed.answered and closed.status < 500  # a proxy answers 502 if the relay behind it is away
+            if self._protocol.rejects_position(closed.status, detail):
+                self._protocol.reset_position()
+                detail, answered = f"beginning anew with recent messages, after {detail}", False
+        if reason == "unreachable":
+            detail = transport.route() + detail[:MAX_DETAIL]
+        seconds_open = None if opened is None else anyio.current_time() - opened
+        return Ended(reason, detail[:MAX_DETAIL], seconds_open, answered)
 
 
 def _decode(data: str | bytes) -> object:
-    if isinstance(data, bytes):
-        raise Malformed("a frame is text, not binary")
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"a frame is a JSON object: {error}") from error
-
-
-def _rejection(response: Response) -> str:
-    """Return the status of a response that opens no WebSocket, and its body, unless that is a page."""
-    status = f"{response.status_code} {response.reason_phrase}".strip()
-    body = " ".join(bytes(response.body or b"").decode(errors="replace").split())[:MAX_DETAIL]
-    if body.startswith("<"):
-        return f"an {'HTML' if 'html' in body.lower() else 'XML'} page, from a proxy or another server: {status}"
-    return f"{status}: {body}" if body else status
-
-
-def _failure(error: Exception) -> str:
-    """Return why an attempt failed before there was a response that can be read."""
-    if not isinstance(error, InvalidMessage):
-        return _without_credentials(str(error))  # of a proxy's malformed address
-    if old := re.search(r"HTTP/1\.0 (.*)", str(error.__cause__)):
-        return f"the server or a proxy answers with HTTP/1.0, which has no WebSocket: {old[1]}"
-    return f"{error}: {error.__cause__}"
-
-
-def _without_credentials(url: str) -> str:
-    return re.sub(r"(://|^)[^/?#]*@", r"\1", url)

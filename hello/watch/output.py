@@ -86,19 +86,21 @@ def _words(event: Event | Tally, at: int) -> str:
             return f"repeated: message {message_id} came again, at {position}, and is not shown"
         case StatusChanged(channel, frame):
             return f"the channel is {channel} since {local_time(frame['since'], at)}"
-        case Connecting(url):
-            return f"connecting to {url}"
-        case Opened(relay, _, channel):
-            return f"connected to {relay}" + (", but its channel is down" if channel == "down" else "")
+        case Connecting(url, _, why):
+            return f"connecting to {url}" + (f", since {why}" if why else "")
+        case Opened(relay, _, channel, transport):
+            over = " over server-sent events" if transport == "events" else ""
+            return f"connected to {relay}{over}" + (", but its channel is down" if channel == "down" else "")
         case Resumed(missed):
             return f"resumed after {_count(missed, 'missed message')}"
         case Disconnected(reason, detail, _, retry_in):
             return f"{reason}: {detail}; trying again in {retry_in:.1f} s"
         case Tally(delay_median=median, delay_worst=worst):
+            events = f"; {_count(event.over_events, 'connection')} over server-sent events" if event.over_events else ""
             return (
                 f"tally: {_count(event.shown, 'message')} shown, {event.recovered} of them recovered;"
                 f" {_count(event.lost, 'gap')}, {event.repeated} repeated, {_count(event.moves, 'move')},"
-                f" {_count(event.reconnects, 'reconnect')}; longest silence {event.longest_silence:.1f} s"
+                f" {_count(event.reconnects, 'reconnect')}{events}; longest silence {event.longest_silence:.1f} s"
             ) + ("" if worst is None else f"; delay {median} ms (median), {worst} ms (worst)")
 
 

@@ -22,6 +22,7 @@ class Tally:
     repeated: int = 0  # messages that came again; always 0 unless something is broken
     moves: int = 0  # connections that a relay closed with 1012, service restart: one in a rollout
     reconnects: int = 0  # for whatever reason
+    over_events: int = 0  # connections by server-sent events, as no WebSocket opened or as `--via sse` demands
     complete: bool = False  # connected at the end, and had received what it had missed
     longest_silence: float = 0.0  # seconds between two messages shown, from the first connection, or until the end
     delay_median: int | None = None  # milliseconds from sent_at to our clock, of the newest live messages
@@ -32,7 +33,8 @@ class Tally:
     def add(self, item: object, *, now: float, at: int) -> None:
         """Count an item that comes at `now` on a monotonic clock (seconds), which is `at` in UNIX milliseconds."""
         match item:
-            case Opened():
+            case Opened(transport=transport):
+                self.over_events += transport == "events"
                 self.reconnects += self._silent_since is not None
                 self._silent_since = now if self._silent_since is None else self._silent_since
             case Shown(message, _, came):

@@ -54,7 +54,7 @@ class Client:
                 if self._sse:
                     await self._follow_events()
                 else:
-                    await stay_connected(f"ws://127.0.0.1:{self._port}/ws", self._protocol, self._record)
+                    await stay_connected(f"ws://127.0.0.1:{self._port}/ws", self._protocol, self._record, "ws")
             self._disconnected()
             if self._behaviour == "leaves":
                 left = time.time()

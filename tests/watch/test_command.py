@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -19,7 +19,6 @@ from hello.client import ClientProtocol
 from hello.message import now_ms
 from hello.watch import command
 from hello.watch.command import main as watch
-from hello.watch.connection import Event
 from tests.client_histories import Frame, gap, message, play, welcome
 from tests.conftest import missing
 from tests.page.redis_stream import Entry, RedisStream
@@ -142,7 +141,7 @@ def test_exit_code(
 ) -> None:
     """A loss that no message has followed is shown at the end."""
 
-    async def play_steps(_: str, protocol: ClientProtocol, show: Callable[[Event], bool], *__: object) -> None:
+    async def play_steps(_: object, __: str, protocol: ClientProtocol, show: command.Show, *___: object) -> None:
         for item in play(protocol, steps):
             show(item)
 

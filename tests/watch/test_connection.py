@@ -1,6 +1,7 @@
-"""The connection (hello/watch/connection.py) to a server that follows a script, to none, and through a proxy."""
+"""The connection (hello/watch/connection.py) to a server that follows a script, to none, and through proxies."""
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -21,10 +23,12 @@ from websockets.http11 import Request, Response
 from hello import client
 from hello.client import ClientProtocol, Lost, Opened, Repeated, Resumed, Shown
 from hello.watch import connection
-from hello.watch.connection import Disconnected, Event, stay_connected, stream_address
+from hello.watch.connection import Connecting, Disconnected, Event, Via, stay_connected
+from hello.watch.transport import MAX_FRAME, stream_address
 from tests.client_histories import message, welcome
 from tests.conftest import missing
 from tests.faults.proxy import Proxy
+from tests.page.proxies import plain, running
 from tests.processes import HelloProcess
 
 LIMIT_SECONDS = 30.0  # for what takes a moment, on a busy machine too
@@ -35,6 +39,9 @@ SILENT = "silent"  # the end of a script: stay connected, and send nothing more
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """The library that connects is asyncio's, and so is the command."""
     return "asyncio", {}
+
+
+over_both = pytest.mark.parametrize("via", ["ws", "sse"])
 
 
 @pytest.fixture
@@ -53,10 +60,11 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, float]]:
 class Following:
     """`stay_connected` in a task of its own, and the events that it has shown."""
 
-    def __init__(self, port: int, last: int = 0) -> None:
+    def __init__(self, port: int, last: int = 0, via: Via = "auto") -> None:
         self.protocol = ClientProtocol(last)
         self.events: list[Event] = []
         self._address = f"ws://127.0.0.1:{port}/ws"
+        self._via = via
         self._more = anyio.Event()
         self._read = 0
 
@@ -64,7 +72,7 @@ class Following:
     async def running(self) -> AsyncIterator["Following"]:
         with anyio.fail_after(LIMIT_SECONDS):
             async with anyio.create_task_group() as group:
-                group.start_soon(stay_connected, self._address, self.protocol, self._show)
+                group.start_soon(stay_connected, self._address, self.protocol, self._show, self._via)
                 yield self
                 group.cancel_scope.cancel()
 
@@ -87,25 +95,38 @@ class Following:
         return [(event.state, event.detail) for event in self.events if isinstance(event, Disconnected)]
 
 
-async def follow(*scripts: Any, last: int = 0) -> tuple[Following, list[str]]:
-    """Follow a server whose first connection plays the first script, and so on: what came, and the queries received.
+@asynccontextmanager
+async def relay(*scripts: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[int, list[str], anyio.Event]]:
+    """Play the first script to the first connection, and so on: the port, the requests, and when all are played.
 
-    A script is a response (status, body) to the handshake, or frames (those that are no objects are sent as they are)
-    and an end: a code to close with, None to abort the connection, or SILENT.
+    A script is a response (status, body) to the request, or frames (those that are no objects are sent as they are)
+    and an end: a code to close with, None to abort the connection, or SILENT. 1012 ends events with `retry`.
     """
-    queries: list[str] = []
+    requests: list[str] = []
     done = anyio.Event()
 
-    def respond(peer: ServerConnection, request: Request) -> Response | None:
-        queries.append(request.path.removeprefix("/ws?"))
-        if len(queries) > len(scripts):
+    async def respond(peer: ServerConnection, request: Request) -> Response | None:
+        requests.append(request.path)
+        if len(requests) > len(scripts):
             done.set()
             return peer.respond(503, "the scripts are played")
-        script = scripts[len(queries) - 1]
-        return peer.respond(*script) if isinstance(script, tuple) else None
+        script = scripts[len(requests) - 1]
+        if isinstance(script, tuple):
+            return peer.respond(*script)
+        if request.path.startswith("/events"):
+            await play_events(peer, *script)
+        return None
+
+    async def play_events(peer: ServerConnection, *script: Any) -> None:
+        events = (f"data: {json.dumps(frame) if isinstance(frame, dict) else frame}\n\n" for frame in script[:-1])
+        end = "retry: 500\n\n" if script[-1] == 1012 else ""
+        peer.transport.write(f"HTTP/1.1 200\r\nContent-Type: text/event-stream\r\n\r\n{''.join(events)}{end}".encode())
+        if script[-1] != SILENT:
+            peer.transport.close()
+        await peer.wait_closed()
 
     async def play(peer: ServerConnection) -> None:
-        *frames, end = scripts[len(queries) - 1]
+        *frames, end = scripts[len(requests) - 1]
         for frame in frames:
             await peer.send(json.dumps(frame) if isinstance(frame, dict) else frame)
         if end == SILENT:
@@ -115,14 +136,20 @@ async def follow(*scripts: Any, last: int = 0) -> tuple[Following, list[str]]:
         else:
             await peer.close(end, "as scripted")
 
-    server = await serve(play, "127.0.0.1", 0, process_request=respond, close_timeout=0.1)
-    async with server, Following(server.sockets[0].getsockname()[1], last).running() as following:
+    async with serve(play, "127.0.0.1", 0, process_request=respond, close_timeout=0.1, ssl=tls) as server:
+        yield server.sockets[0].getsockname()[1], requests, done
+
+
+async def follow(*scripts: Any, last: int = 0, via: Via = "ws") -> tuple[Following, list[str]]:
+    """Follow a relay of these scripts to their end: what came, and the queries that it received."""
+    async with relay(*scripts) as (port, requests, done), Following(port, last, via).running() as following:
         await done.wait()
-    return following, queries[: len(scripts)]
+    return following, [request.partition("?")[2] for request in requests[: len(scripts)]]
 
 
+@over_both
 @pytest.mark.usefixtures("delays")
-async def test_resume() -> None:
+async def test_resume(via: Via) -> None:
     """From the last message, and before the first from the head; a frame that is malformed is asked for again."""
     broken = message("9-0", "b", text=None)
     following, queries = await follow(
@@ -131,52 +158,71 @@ async def test_resume() -> None:
         [welcome("9-0"), message("8-0", "a"), broken, message("10-0", "c"), SILENT],
         [welcome("9-0"), message("9-0", "b"), 1012],
         last=3,
+        via=via,
     )
     assert queries == ["last=3", "last=3", "after=7-0", "after=8-0"]
     assert [event.message.id for event in following.events if isinstance(event, Shown)] == ["a", "b"]
 
 
+@over_both
 @pytest.mark.usefixtures("delays")
-async def test_a_rejected_position_leads_to_recent_messages() -> None:
+async def test_a_rejected_position_leads_to_recent_messages(via: Via) -> None:
     """Only where the response names it."""
     following, queries = await follow(
         [welcome("8-0"), message("9-0", "a"), None],
         (400, "Bad Request"),
         (400, "position 9-0 is more than a minute ahead of this relay's clock, and of its messages\n"),
         [welcome("2-0"), message("1-0", "a"), message("2-0", "b"), None],
+        via=via,
     )
     assert queries == ["last=0", "after=9-0", "after=9-0", "last=50"]
     assert "beginning anew" in following.ends[2][1]
     assert following.protocol.resume_query == "after=2-0"
 
 
-async def test_each_end_has_a_reason(monkeypatch: pytest.MonkeyPatch, delays: list[tuple[str, int, float]]) -> None:
+End = tuple[Any, str, str]  # a script, and the reason and the detail that it leads to
+ENDS: list[End] = [
+    ([welcome(), SILENT], "dead", "no frame for 1 s"),
+    ((503, "this relay is stopping\nand more\n"), "unreachable", "503 Service Unavailable: this relay is stopping"),
+    ((404, ""), "unreachable", "404 Not Found"),
+    ((403, "x" * 1000), "unreachable", "403 Forbidden: " + "x" * 185),
+    ([welcome(), "{", SILENT], "garbled", "a frame is a JSON object: Expecting property name"),
+    ([welcome(), "[" * 60_000, SILENT], "garbled", "a frame is a JSON object: maximum recursion depth"),
+    ([message("1-0", "a"), SILENT], "garbled", "a connection begins with a welcome"),
+]
+WEBSOCKET_ENDS: list[End] = [
+    ([welcome(), 1012], "moved", "closed with 1012 (service restart) as scripted"),
+    ([welcome(), 1013], "slow", "closed with 1013 (try again later) as scripted"),
+    ([welcome(), 1000], "lost", "closed with 1000 (OK) as scripted"),
+    ([welcome(), None], "lost", "the connection broke"),
+    ([1000], "unreachable", "closed with 1000 (OK) as scripted"),
+    ([welcome(), b"{}", SILENT], "garbled", "a frame is text, not binary"),
+    ([welcome(), "x" * (MAX_FRAME + 1), SILENT], "garbled", "closed by us with 1009 (message too big)"),
+]
+EVENTS_ENDS: list[End] = [
+    ([welcome(), 1012], "moved", "the relay ended the stream"),
+    ([welcome(), None], "lost", "the relay ended the stream"),
+    ([None], "unreachable", "the relay ended the stream"),
+    ([welcome(), "x" * (2 * MAX_FRAME), SILENT], "garbled", "an event has over 65536 bytes"),
+]
+
+
+@pytest.mark.parametrize(("via", "scripts"), [("ws", ENDS + WEBSOCKET_ENDS), ("sse", ENDS + EVENTS_ENDS)])
+async def test_each_end_has_a_reason(
+    via: Via, scripts: list[End], monkeypatch: pytest.MonkeyPatch, delays: list[tuple[str, int, float]]
+) -> None:
     """It is shown with its detail; the delay depends on it, and on the attempts since a steady connection."""
     monkeypatch.setattr(client, "STABLE", 0.0)
     monkeypatch.setattr(connection, "IDLE_TIMEOUT", 1.0)
-    scripts: list[tuple[Any, str, str]] = [
-        ([welcome(), 1012], "moved", "closed with 1012 (service restart) as scripted"),
-        ([welcome(), 1013], "slow", "closed with 1013 (try again later) as scripted"),
-        ([welcome(), 1000], "lost", "closed with 1000 (OK) as scripted"),
-        ([welcome(), None], "lost", "the connection broke"),
-        ([welcome(), SILENT], "dead", "no frame for 1 s"),
-        ([1000], "unreachable", "closed with 1000 (OK) as scripted"),
-        ((503, "this relay is stopping\nand more\n"), "unreachable", "503 Service Unavailable: this relay is stopping"),
-        ((404, ""), "unreachable", "404 Not Found"),
-        ((403, "x" * 1000), "unreachable", "403 Forbidden: " + "x" * 185),
-        ([welcome(), "{", SILENT], "garbled", "a frame is a JSON object: Expecting property name"),
-        ([welcome(), "[" * 60_000, SILENT], "garbled", "a frame is a JSON object: maximum recursion depth"),
-        ([welcome(), b"{}", SILENT], "garbled", "a frame is text, not binary"),
-        ([welcome(), "x" * (connection.MAX_FRAME + 1), SILENT], "garbled", "closed by us with 1009 (message too big)"),
-        ([message("1-0", "a"), SILENT], "garbled", "a connection begins with a welcome"),
-    ]
-    following, _ = await follow(*(script for script, _, _ in scripts))
+    following, _ = await follow(*(script for script, _, _ in scripts), via=via)
     ends = [event for event in following.events if isinstance(event, Disconnected)][: len(scripts)]
     for end, (_, reason, detail) in zip(ends, scripts, strict=True):
         assert end.state == reason
         assert end.detail.startswith(detail)
         assert len(end.detail) <= 200
-    assert [end.attempt for end in ends] == [1, 1, 1, 1, 1, 2, 3, 4, 5, 1, 1, 1, 1, 2]
+    opened = [isinstance(script, list) and script[0] == welcome() for script, _, _ in scripts]
+    attempts = itertools.accumulate(opened, lambda attempt, opens: 1 if opens else attempt + 1, initial=0)
+    assert [end.attempt for end in ends] == list(attempts)[1:]
     assert [(reason, attempt) for reason, attempt, _ in delays[: len(ends)]] == [
         (end.state, end.attempt) for end in ends
     ]
@@ -185,18 +231,20 @@ async def test_each_end_has_a_reason(monkeypatch: pytest.MonkeyPatch, delays: li
     assert all(0 <= jitter <= 1 for jitter in jitters)
 
 
+@over_both
 @pytest.mark.usefixtures("delays")
-async def test_without_a_first_frame_a_relay_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Either the handshake gets no response, or no frame follows it."""
+async def test_without_a_first_frame_a_relay_is_unreachable(via: Via, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either the request gets no response, or no frame follows it."""
     monkeypatch.setattr(connection, "OPEN_TIMEOUT", 0.2)
-    following, _ = await follow([SILENT])
+    following, _ = await follow([SILENT], via=via)
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel accepts, and nothing responds
-        async with Following(deaf.getsockname()[1]).running() as unanswered:
+        async with Following(deaf.getsockname()[1], via=via).running() as unanswered:
             await unanswered.until(Disconnected)
     assert following.ends[0] == unanswered.ends[0] == ("unreachable", "no frame within 0.2 s")
 
 
-async def test_nothing_is_lost_over_a_link_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+@over_both
+async def test_nothing_is_lost_over_a_link_that_hangs(via: Via, monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy keeps its connection and passes nothing on, until it is healed."""
     monkeypatch.setattr(connection, "IDLE_TIMEOUT", 1.0)
     monkeypatch.setattr(connection, "OPEN_TIMEOUT", 1.0)
@@ -204,7 +252,7 @@ async def test_nothing_is_lost_over_a_link_that_hangs(monkeypatch: pytest.Monkey
         proxy = Proxy("test", process.port)
         async with anyio.create_task_group() as group:
             await group.start(proxy.run)
-            async with Following(proxy.port).running() as following:
+            async with Following(proxy.port, via=via).running() as following:
                 await following.until(Opened)
                 proxy.set("hang")
                 hung = anyio.current_time()
@@ -216,6 +264,55 @@ async def test_nothing_is_lost_over_a_link_that_hangs(monkeypatch: pytest.Monkey
             group.cancel_scope.cancel()
     assert [event.missed for event in following.events if isinstance(event, Resumed)][-1] > 0
     assert not [event for event in following.events if isinstance(event, Lost | Repeated)]
+
+
+@pytest.mark.usefixtures("delays")
+@pytest.mark.parametrize(
+    ("script", "obstacle"),
+    [
+        ((426, ""), "426 Upgrade Required: a proxy does not pass on Upgrade and Connection"),
+        ((403, "no"), "403 Forbidden: no"),
+        ([1000], "closed with 1000 (OK) as scripted"),
+        ([SILENT], "no frame within 0.5 s"),
+        ((502, ""), None),
+        ([welcome(), 1012], None),
+    ],
+)
+async def test_events_where_no_websocket_opens(
+    script: Any, obstacle: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same attempt, if a server answers; later attempts begin with a WebSocket, and name an obstacle once."""
+    monkeypatch.setattr(connection, "FIRST_OPEN_TIMEOUT", 0.5)
+    events = [[welcome(), message("1-0", "a"), 1012]] if obstacle else []
+    async with relay(*[script, *events] * 2) as (port, requests, done), Following(port).running() as following:
+        await done.wait()
+    paths = [request.partition("?")[0] for request in requests]
+    assert paths[:4] == ["/ws", "/events", "/ws", "/events"] if obstacle else set(paths) == {"/ws"}
+    found = [event for event in following.events if isinstance(event, Connecting)][1:]
+    url = f"http://127.0.0.1:{port}/events"
+    assert found[:1] == ([Connecting(url, "events", f"no WebSocket opens: {obstacle}")] if obstacle else [])
+    assert len(found) < 2 or found[1].why != found[0].why
+
+
+async def test_behind_a_plain_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are used until the proxy passes WebSocket on; nothing is lost, and nothing is repeated."""
+    monkeypatch.setattr(connection, "PROBE_INTERVAL", 0.2)
+    with (
+        HelloProcess(interval_min="0.02", interval_max="0.1", drain_seconds="0.1") as process,
+        running("nginx", plain("nginx", process.port), tmp_path) as (url, reload),
+    ):
+        async with Following(urlsplit(url).port or 0).running() as following:
+            await following.until(Connecting, transport="events")
+            await following.until(Opened, transport="events")
+            await following.until(Shown)
+            reload(plain("nginx", process.port, 2))
+            await following.until(Connecting, why="a WebSocket opens again")
+            await following.until(Opened, transport="websocket")
+            await following.until(Resumed)
+            await following.until(Shown)
+    obstacle = "no WebSocket opens: 426 Upgrade Required: a proxy does not pass on Upgrade and Connection"
+    assert [event.why for event in following.events if isinstance(event, Connecting)][1] == obstacle
+    assert not [event for event in following.events if isinstance(event, Disconnected | Lost | Repeated)]
 
 
 @asynccontextmanager
@@ -236,12 +333,13 @@ def redirect(*locations: str) -> str:
     return "HTTP/1.1 302 Found\n" + "".join(f"Location: {each}\n" for each in locations) + "\n"
 
 
-async def unreachable(address: str) -> str:
+async def unreachable(address: str, via: Via = "ws") -> str:
     """Return why nothing can be received from there."""
     with anyio.fail_after(LIMIT_SECONDS):
-        reason, detail, _ = await connection._follow(f"{address}?last=0", ClientProtocol(), lambda _: None)
-    assert reason == "unreachable"
-    return detail
+        ended = await connection._Connector(address, ClientProtocol(0), lambda _: None).connect(via)
+    assert ended is not None
+    assert ended.reason == "unreachable"
+    return ended.detail
 
 
 HTML = "an HTML page, from a proxy or another server"
@@ -256,34 +354,38 @@ LEADS = "redirected to "
         ("HTTP/1.1 200 OK\n\n<?xml version='1.0'?>\n<!DOCTYPE html>", f"{HTML}: 200 OK"),
         ("HTTP/1.1 403 \n\n<?xml version='1.0'?><Error/>", "an XML page, from a proxy or another server: 403"),
         ("HTTP/1.1 404 Not Found\n\n{\n  'why': 'no route'\n}", "404 Not Found: { 'why': 'no route' }"),
-        ("HTTP/1.0 502 Bad Gateway\n\n<html>", f"{OLD}: 502 Bad Gateway"),
-        ("SSH-2.0-OpenSSH_9.2\n", "did not receive a valid HTTP response: invalid HTTP status line: SSH-2.0-Op"),
-        ("", "did not receive a valid HTTP response: connection closed while reading HTTP status line"),
+        ("HTTP/1.0 502 Bad Gateway\n\n<html>", (f"{OLD}: 502 Bad Gateway", f"{HTML}: 502 Bad Gateway")),
+        ("HTTP/1.1 426 Upgrade Required\n\n{}", ("426 Upgrade Required: a proxy does not pass on Upgrade", "426 Up")),
+        ("SSH-2.0-OpenSSH_9.2\n", "did not receive a valid HTTP response: "),
+        ("", "did not receive a valid HTTP response: "),
         (redirect(), "302 Found"),
-        (redirect("ftp://me:secret@h/"), f"{LEADS}ftp://h/, which is not the address of a stream"),
-        (redirect("http://[::1/"), f"{LEADS}http://[::1/, which is not the address of a stream"),
-        (redirect("/ws", "/ws"), "more than 10 redirects"),
+        (redirect("ftp://me:secret@h/"), f"{LEADS}ftp://h/"),
+        (redirect("http://[::1/"), (f"{LEADS}http://[::1/, which is not", "did not receive a valid HTTP response: I")),
+        (redirect("/ws", "/ws"), ("more than 10 redirects", "redirected to http://HOST/ws")),
     ],
 )
-async def test_an_answer_that_opens_no_stream_is_named(reply: str, detail: str) -> None:
-    """Whatever a proxy or another server sends."""
+@over_both
+async def test_an_answer_that_opens_no_stream_is_named(reply: str, detail: str | tuple[str, str], via: Via) -> None:
+    """Whatever a proxy or another server sends, over WebSocket and as events."""
     async with answering(reply) as (host, _):
-        found = await unreachable(f"ws://{host}/ws")
-    assert found.replace(host, "HOST").startswith(detail)
+        found = await unreachable(f"ws://{host}/ws", via)
+    assert found.replace(host, "HOST").startswith(detail if isinstance(detail, str) else detail[via == "sse"])
     assert "secret" not in found
 
 
-async def test_a_redirect_keeps_the_query() -> None:
+@over_both
+async def test_a_redirect_keeps_the_query(via: Via) -> None:
     """Without which a client would not resume; the end of a redirect is named."""
     page = "HTTP/1.1 200 OK\n\n<html>"
     async with answering(page) as (end, requests), answering(redirect(f"http://{end}/a")) as (start, _):
-        detail = await unreachable(f"ws://{start}/ws")
+        detail = await unreachable(f"ws://{start}/ws", via)
     assert requests == ["GET /a?last=0 HTTP/1.1"]
-    assert detail == f"redirected to ws://{end}/a: {HTML}: 200 OK"
+    assert detail == f"redirected to {'ws' if via == 'ws' else 'http'}://{end}/a: {HTML}: 200 OK"
 
 
+@over_both
 @pytest.mark.parametrize("how", ["flag", "variable", "neither"])
-async def test_own_certificate_authorities(how: str, tmp_path: Path) -> None:
+async def test_own_certificate_authorities(how: str, via: Via, tmp_path: Path) -> None:
     """After a redirect from http too."""
     if not shutil.which("openssl"):
         missing("no openssl, which makes a certificate: apt-get install openssl")
@@ -293,47 +395,44 @@ async def test_own_certificate_authorities(how: str, tmp_path: Path) -> None:
     await anyio.run_process(make.split())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*files)
-
-    async def play(peer: ServerConnection) -> None:
-        await peer.send(json.dumps(welcome()))
-        await peer.send(json.dumps(message("1-0", "a")))
-        await peer.wait_closed()
-
-    async with serve(play, "127.0.0.1", 0, ssl=context) as server:
-        location = f"https://localhost:{server.sockets[0].getsockname()[1]}/ws"
+    script = [welcome(), message("1-0", "a"), SILENT]
+    async with relay(*[script] * 9, tls=context) as (port, _, _):
+        location = f"https://localhost:{port}/{'ws' if via == 'ws' else 'events'}"
         async with answering(redirect(location)) as (host, _):
             end = ["--ca", files[0]] if how == "flag" else []
-            end += ["--seconds", "1"] if how == "neither" else ["--messages", "1"]
+            end += ["--seconds", "3"] if how == "neither" else ["--messages", "1"]
             environment = {**os.environ, "no_proxy": "*", "SSL_CERT_FILE": files[0] if how == "variable" else ""}
-            command = [sys.executable, "-W", "error", "-m", "hello", "watch", host, *end]
+            command = [sys.executable, "-W", "error", "-m", "hello", "watch", host, "--via", via, *end]
             with anyio.fail_after(LIMIT_SECONDS):
                 ended = await anyio.run_process(command, check=False, env=environment)
     assert ended.returncode == (how == "neither")
     assert (b"CERTIFICATE_VERIFY_FAILED" in ended.stdout) == (how == "neither")
 
 
+@over_both
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTP_PROXY", "socks_proxy"])
-async def test_a_proxy_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_is_named(variable: str, via: Via, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its variable, and without its password: one that refuses, is dead, is malformed, or sends nothing."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     address, found = "ws://relay.test/ws", []
     async with answering("HTTP/1.1 403 Forbidden\n\n") as (proxy, requests):
         monkeypatch.setenv(variable, f"http://me:secret@{proxy}")
-        found.append(await unreachable(address))
-    found.append(await unreachable(address))
+        found.append(await unreachable(address, via))
+    found.append(await unreachable(address, via))
     for malformed in ("me:secret@127.0.0.1:1", "http://me:secret@127.0.0.1:1/path"):
         monkeypatch.setenv(variable, malformed)
-        found.append(await unreachable(address))
+        found.append(await unreachable(address, via))
     monkeypatch.setattr(connection, "OPEN_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{deaf.getsockname()[1]}")
-        found.append(await unreachable(address))
+        found.append(await unreachable(address, via))
     for detail in found:
         assert re.match(rf"through the proxy ((http|socks5h)://)?127\.0\.0\.1:\d+\S* of {variable}: .", detail)
         assert "secret" not in detail
     if variable != "socks_proxy":  # for which there is no library here
-        assert requests == ["CONNECT relay.test:80 HTTP/1.1"]
+        get = "GET http://relay.test/events?last=0 HTTP/1.1"
+        assert requests == ["CONNECT relay.test:80 HTTP/1.1" if via == "ws" else get]
         assert [("403" in found[0]), "Connect call failed" in found[1], "no frame" in found[-1]] == [True] * 3
 
 

@@ -31,7 +31,7 @@ def shown(came: str = "live", **fields: object) -> Shown:
     "event",
     [
         *(shown(text=EVIL), shown(broadcaster=EVIL), shown(relay=EVIL), Opened(EVIL, None, "up")),
-        *(Disconnected("lost", EVIL, 1, 1.0), Repeated(ONE, EVIL), Connecting(EVIL)),
+        *(Disconnected("lost", EVIL, 1, 1.0), Repeated(ONE, EVIL), Connecting(EVIL, EVIL, EVIL)),
         StatusChanged(EVIL, {"type": "status", "channel": EVIL, "since": 0}),
     ],
 )
@@ -53,14 +53,16 @@ def test_local_time_has_the_date_unless_it_is_today() -> None:
 
 CONNECTION = {"type": "connection", "at": NOON + 12}
 STATUS = {"type": "status", "channel": "down", "since": NOON}
-OPEN = {"state": "open", "relay": "r", "head": "1-0", "channel": "up"}
+OPEN = {"state": "open", "relay": "r", "head": "1-0", "channel": "up", "transport": "websocket"}
+CONNECTING = {"state": "connecting", "url": "ws://h/ws", "transport": "websocket"}
 OPEN_DOWN = OPEN | {"head": None, "channel": "down"}
 LOST = {"state": "lost", "detail": "why", "attempt": 2, "retry_in": 0.456}
 REPEATED = {"type": "repeated", "position": "1-0", "id": "a"}
 MAYBE_MISSING = r"gap: messages after 1970-.+ may be missing: .+"
 GAP = {"type": "gap", "after": "1-0", "before": "5-0", "certain": True}
 TALLY = {"type": "tally", "shown": 0, "recovered": 0, "lost": 1, "gaps": [GAP], "repeated": 0, "moves": 0}
-TALLY |= {"reconnects": 0, "complete": False, "longest_silence": 0.0, "delay_median": None, "delay_worst": None}
+TALLY |= {"reconnects": 0, "over_events": 0, "complete": False, "longest_silence": 0.0}
+TALLY |= {"delay_median": None, "delay_worst": None}
 
 
 def tally() -> Tally:
@@ -80,8 +82,14 @@ def tally() -> Tally:
         (Lost(ONE, None, certain=False), MAYBE_MISSING, GAP | {"before": None, "certain": False}),
         (Repeated(ONE, "a"), r"repeated: message a came again, at 1-0, .+", REPEATED),
         (StatusChanged("down", STATUS), r"the channel is down since .+", STATUS),
-        (Connecting("ws://h/ws"), "connecting to ws://h/ws", {"state": "connecting", "url": "ws://h/ws"}),
+        (Connecting("ws://h/ws", "websocket", ""), "connecting to ws://h/ws", CONNECTING | {"why": ""}),
+        (
+            Connecting("ws://h/ws", "websocket", "why"),
+            "connecting to ws://h/ws, since why",
+            CONNECTING | {"why": "why"},
+        ),
         (Opened("r", ONE, "up"), "connected to r", OPEN),
+        (Opened("r", ONE, "up", "events"), "connected to r over server-sent events", OPEN | {"transport": "events"}),
         (Opened("r", None, "down"), "connected to r, but its channel is down", OPEN_DOWN),
         (Resumed(1), "resumed after 1 missed message", {"state": "resumed", "missed": 1}),
         (Disconnected("lost", "why", 2, 0.456), r"lost: why; trying again in 0\.5 s", LOST),
@@ -102,7 +110,7 @@ def test_the_readmes_lines_are_such_lines() -> None:
     counted = Tally(shown=3, moves=1, reconnects=1, delay_median=4, delay_worst=4)
     moved = Disconnected("moved", "closed with 1012 (service restart)", 1, 0.4)
     recovered = shown(**named)._replace(came="recovered")
-    opened = (Connecting("ws://127.0.0.1:8000/ws"), Opened("relay-1", None, "up"), Resumed(1))
+    opened = (Connecting("ws://127.0.0.1:8000/ws", "websocket", ""), Opened("relay-1", None, "up"), Resumed(1))
     events = (*opened, shown(**named), moved, recovered, counted)
     sample = re.search(r"```console\n\$ \S+ watch .+\n((?:.+\n)+)```", ALL)
     assert sample is not None
