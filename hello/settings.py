@@ -8,7 +8,6 @@ import argparse
 import difflib
 import importlib
 import inspect
-import math
 import os
 import pkgutil
 import re
@@ -57,75 +56,50 @@ class ConfigError(ValueError):
         self.lines = tuple(lines)
 
 
-def _seconds(description: str, default: float) -> Any:
-    return Field(default, description=f"seconds; {description}", allow_inf_nan=False, le=MAX_SECONDS)
+def _seconds(description: str, default: float, *, ge: float | None = None, gt: float | None = None) -> Any:
+    text = f"seconds; {description}"
+    return Field(default, description=text, allow_inf_nan=False, ge=ge, gt=gt, le=MAX_SECONDS)
 
 
 class Settings(BaseSettings):
     """The configuration of one process, each setting valid by itself; `load` checks that they fit together."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        extra="forbid",
-        frozen=True,
-        enable_decoding=False,  # lists are comma separated, not JSON
-    )
+    # Without decoding, since lists are comma separated, not JSON.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, enable_decoding=False)
 
-    actors: tuple[ActorName, ...] = Field(
-        ACTORS, description=f"the actors that this process runs, comma separated: of {', '.join(ACTORS)}"
-    )
+    actors: tuple[ActorName, ...] = Field(ACTORS, description="the actors that this process runs, comma separated")
     channel: str = Field("memory://", description=f"the channel: memory:// (within this process), {FORMS}")
     channel_password: SecretStr = Field(
-        SecretStr(""),
-        description="password for Redis, kept out of its URL; empty means none; never logged, but as a flag it is"
-        " visible in `ps`: give the variable",
+        SecretStr(""), description="password for Redis; never logged, but visible in `ps` as a flag: give the variable"
     )
-    channel_password_file: str = Field(
-        "", description="a file with that password instead, such as a mounted Secret; read again at each connection"
-    )
+    channel_password_file: str = Field("", description="a file with it instead; read again at each connection")
     channel_ca: str = Field("", description="a file in PEM format: authorities to trust beside the system's, for TLS")
     channel_cert: str = Field("", description="a file in PEM format: the certificate of this client, for TLS")
     channel_key: str = Field("", description="a file in PEM format: its key, if that file does not have it too")
-    stream: str = Field(
-        DEFAULT_STREAM,
-        description="the stream in Redis, which also names its keys and the mirrored channel: one for each deployment",
-    )
+    stream: str = Field(DEFAULT_STREAM, description="the stream in Redis, with its keys: one for each deployment")
     text: str = Field("Hello world", description="the text of the messages, 1 to 4096 characters", max_length=4096)
     broadcaster: str = Field(
-        "hello.broadcaster:broadcaster",
-        description="the function that publishes, MODULE:FUNCTION; replace it by your own",
+        "hello.broadcaster:broadcaster", description="the function that publishes, MODULE:FUNCTION; yours in its place"
     )
-    interval_min: float = _seconds("shortest pause between two messages", 1)
-    interval_max: float = _seconds("longest pause; each is drawn uniformly between the two", 10)
+    interval_min: float = _seconds("shortest pause between two messages", 1, gt=0)
+    interval_max: float = _seconds("longest pause; each is drawn uniformly between the two", 10, gt=0)
     history: int = Field(10_000, description="entries that the channel and each relay keep", ge=1, le=MAX_HISTORY)
     host: str = Field("127.0.0.1", description="address of the public server (page and streams)", min_length=1)
     port: int = Field(8000, description="its port; 0 takes a free one", ge=0, le=65535)
     ops_host: str = Field("127.0.0.1", description="address of the ops server", min_length=1)
-    ops_port: int = Field(
-        8001, description="its port, for /livez, /readyz and /metrics; 0 takes a free one", ge=0, le=65535
-    )
-    allowed_origins: tuple[str, ...] = Field(
-        (), description="origins of other pages that may open the streams, comma separated"
-    )
-    allowed_hosts: tuple[str, ...] = Field(
-        (), description="hosts that the public server answers for, without ports, comma separated; if empty, any"
-    )
+    ops_port: int = Field(8001, description="its port (/livez, /readyz, /metrics); 0 takes a free one", ge=0, le=65535)
+    allowed_origins: tuple[str, ...] = Field((), description="origins of other pages that may open the streams (a,b,…)")
+    allowed_hosts: tuple[str, ...] = Field((), description="hosts to answer for, without ports (a,b,…); if empty, any")
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
-        (), description="proxies (addresses, networks) whose X-Forwarded-For names clients in the log, comma separated"
+        (), description="addresses and networks of proxies whose X-Forwarded-For names clients in the log (a,b,…)"
     )
-    max_clients: int = Field(
-        10_000, description="clients of this process at a time; one more is refused with 503", ge=1, le=MAX_CLIENTS
+    max_clients: int = Field(10_000, description="clients at a time; one more gets 503", ge=1, le=MAX_CLIENTS)
+    drain_delay: float = _seconds(
+        "after a signal, over how long the process is not ready, but serves as before", 0, ge=0
     )
-    drain_delay: float = _seconds("after a signal, over how long the process is not ready, but serves as before", 0)
-    drain_seconds: float = _seconds("over how long clients are closed when the process stops", 10)
-    log_format: Literal["text", "json"] | None = Field(
-        None, description="text or json; if unset, text on a terminal and json elsewhere"
-    )
-    instance: str = Field(
-        default_factory=socket.gethostname,
-        description="the name of this process in messages",
-        max_length=253,
-    )
+    drain_seconds: float = _seconds("over how long clients are closed when the process stops", 10, ge=0)
+    log_format: Literal["text", "json"] | None = Field(None, description="text or json; if unset, text on a terminal")
+    instance: str = Field(default_factory=socket.gethostname, description="the name of this process", max_length=253)
 
     @field_validator("actors", "allowed_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
@@ -207,20 +181,6 @@ class Settings(BaseSettings):
             )
         return port
 
-    @field_validator("interval_min", "interval_max")
-    @classmethod
-    def _positive(cls, seconds: float) -> float:
-        if seconds <= 0:
-            raise ValueError("give more than 0 seconds")
-        return seconds
-
-    @field_validator("drain_delay", "drain_seconds")
-    @classmethod
-    def _not_negative(cls, seconds: float) -> float:
-        if math.copysign(1, seconds) < 0:
-            raise ValueError("give 0 or more seconds")
-        return seconds
-
     @field_validator("allowed_origins")
     @classmethod
     def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -246,13 +206,9 @@ class Settings(BaseSettings):
 
     @property
     def access(self) -> Access:
-        return Access(
-            password=self.channel_password.get_secret_value(),
-            password_file=self.channel_password_file,
-            ca=self.channel_ca,
-            cert=self.channel_cert,
-            key=self.channel_key,
-        )
+        """What a connection to the channel needs besides its URL."""
+        password, file = self.channel_password.get_secret_value(), self.channel_password_file
+        return Access(password, file, ca=self.channel_ca, cert=self.channel_cert, key=self.channel_key)
 
     @property
     def backend(self) -> str:

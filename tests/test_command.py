@@ -427,7 +427,7 @@ def test_help() -> None:
         "(default: broadcaster,relay)",
         "(default: the host's name)",
         "hello watch --help",
-        "as a flag it is visible in `ps`",
+        "visible in `ps` as a flag",
     ):
         assert part in text
 

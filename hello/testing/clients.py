@@ -1,6 +1,5 @@
 """Streams and a client, connected to an ASGI app in the same event loop. It must not know how the app was started."""
 
-import gzip
 import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import anyio
+import httpx
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from starlette.types import ASGIApp
 from websockets.frames import CloseCode
@@ -21,10 +21,7 @@ ALL = 1_000_000  # messages: more than any test keeps
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a plain request, or to a stream that was refused; header names are in lower case.
-
-    A body that came compressed by gzip is decompressed.
-    """
+    """The answer to a plain request, or to a stream that was refused; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -47,7 +44,19 @@ class Closed(Exception):
         self.code = code
 
 
-class Stream:
+class _Receiver(Protocol):
+    async def receive(self) -> dict[str, Any]: ...
+
+    async def until_closed(self) -> int | None:
+        """Receive frames until the relay closes the stream, and return the code that `Closed` has."""
+        while True:
+            try:
+                await self.receive()
+            except Closed as closed:
+                return closed.code
+
+
+class Stream(_Receiver):
     """An open stream. A frame that is not received blocks the relay, as a client that does not read does."""
 
     def __init__(self, incoming: ObjectReceiveStream[Any], outgoing: ObjectSendStream[Any]) -> None:
@@ -83,14 +92,6 @@ class Stream:
                     if not message.get("more_body"):
                         raise Closed(None)
 
-    async def until_closed(self) -> int | None:
-        """Receive frames until the relay closes the stream, and return the code that `Closed` has."""
-        while True:
-            try:
-                await self.receive()
-            except Closed as closed:
-                return closed.code
-
     async def send(self, text: str) -> None:
         """Send a text frame to the relay, over WebSocket."""
         await self._outgoing.send({"type": "websocket.receive", "text": text})
@@ -102,7 +103,7 @@ class Server(Protocol):
     def open(self, path: str) -> Any: ...
 
 
-class Client:
+class Client(_Receiver):
     """A client over all its connections, by the rules of `hello.client`."""
 
     def __init__(self) -> None:
@@ -149,14 +150,6 @@ class Client:
         while len(self.shown) < count:
             await self.receive()
 
-    async def until_closed(self) -> int | None:
-        """Receive frames until the relay closes the stream, and return the code that `Closed` has."""
-        while True:
-            try:
-                await self.receive()
-            except Closed as closed:
-                return closed.code
-
     async def until_channel(self, state: str) -> None:
         """Receive frames until the channel is reported `up` or `down`."""
         while self.channel != state:
@@ -164,22 +157,10 @@ class Client:
 
 
 async def get(app: ASGIApp, path: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """Send the app a GET request, and return its answer."""
-    messages: list[Any] = []
-    sent = False
-
-    async def receive() -> Any:
-        nonlocal sent
-        if sent:
-            await anyio.sleep_forever()
-        sent = True
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        messages.append(message)
-
-    await app(_scope("http", path, headers), receive, send)
-    return _answer(messages)
+    """Send the app a GET request, and return its answer, whose body is decompressed."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hello.test") as client:
+        response = await client.get(path, headers=headers)
+    return Answer(response.status_code, response.headers, response.text)
 
 
 @asynccontextmanager
@@ -240,11 +221,8 @@ def _scope(kind: str, path: str, headers: Mapping[str, str] | None) -> dict[str,
         "scheme": "ws" if kind == "websocket" else "http",
         "path": parts.path,
         "raw_path": parts.path.encode(),
-        "root_path": "",
         "query_string": parts.query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in all_headers.items()],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
         "extensions": {"websocket.http.response": {}},
         **({"subprotocols": []} if kind == "websocket" else {"method": "GET"}),
     }
@@ -253,6 +231,4 @@ def _scope(kind: str, path: str, headers: Mapping[str, str] | None) -> dict[str,
 def _answer(messages: Sequence[Any]) -> Answer:
     headers = {name.decode().lower(): value.decode() for name, value in messages[0]["headers"]}
     body = b"".join(message.get("body", b"") for message in messages[1:])
-    if headers.get("content-encoding") == "gzip":
-        body = gzip.decompress(body)
     return Answer(messages[0]["status"], headers, body.decode())

@@ -5,9 +5,9 @@ or virtual time.
 """
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +18,9 @@ from hello.message import ORIGIN, Entry, Message, Position
 
 LIMIT_SECONDS = 30.0  # nothing hangs: a step that takes longer breaks a promise
 LATE_SECONDS = 2.0  # by which a lease may expire late, or a heartbeat come late
+A = TypeVar("A")  # the argument of a call
+R = TypeVar("R")  # its result
+
 POLL_SECONDS = 0.05  # between two attempts, where the backend gives no event to wait for
 
 
@@ -105,11 +108,7 @@ async def _check_order(backend: Backend) -> None:
         async def follow(batches: AsyncIterator[Batch]) -> None:
             received.append(await receive(batches, 150))
 
-        async with (
-            one.subscribe(None) as first,
-            two.subscribe(None) as second,
-            anyio.create_task_group() as group,
-        ):
+        async with one.subscribe(None) as first, two.subscribe(None) as second, anyio.create_task_group() as group:
             group.start_soon(follow, first)
             group.start_soon(follow, second)
             group.start_soon(publish, one, "a")
@@ -151,9 +150,7 @@ async def _check_seam(backend: Backend) -> None:
                 assert ids(entries) == [f"test-{number}" for number in expected]
 
         for first in range(0, MAX_BATCH, 100):
-            async with anyio.create_task_group() as group:
-                for number in range(first, first + 100):
-                    group.start_soon(channel.publish, make_message(number, "many"))
+            await _all_at_once(channel.publish, [make_message(first + number, "many") for number in range(100)])
         async with channel.subscribe(None) as batches:
             assert len(await anext(batches)) <= MAX_BATCH, "a batch is too large"
         entries = await read(channel)
@@ -187,14 +184,7 @@ async def _check_once(backend: Backend) -> None:
         await one.publish(make_message(5))
         assert await one.publish(make_message(0)) > first, "an id is known beyond the history"
 
-        positions = []
-
-        async def publish() -> None:
-            positions.append(await one.publish(make_message(6)))
-
-        async with anyio.create_task_group() as group:
-            for _ in range(10):
-                group.start_soon(publish)
+        positions = await _all_at_once(one.publish, [make_message(6)] * 10)
         assert len(positions) == 10, "a publish did not return"
         assert len(set(positions)) == 1, "one message published at the same time has several positions"
         assert ids(await read(one)).count("test-6") == 1, "one message published at the same time was appended twice"
@@ -261,14 +251,7 @@ async def _check_leader(backend: Backend) -> None:
         assert await one.acquire("c"), "a lease that has expired cannot be acquired"
         await one.release("c")
 
-        acquired = []
-
-        async def acquire(holder: str) -> None:
-            acquired.append(await one.acquire(holder))
-
-        async with anyio.create_task_group() as group:
-            for number in range(10):
-                group.start_soon(acquire, str(number))
+        acquired = await _all_at_once(one.acquire, [str(number) for number in range(10)])
         assert sorted(acquired) == [False] * 9 + [True], "of ten at the same time not just one acquired the lease"
 
 
@@ -289,17 +272,10 @@ async def _check_outage(backend: Backend) -> None:
             assert in_time, f"the heartbeat came after {quiet:.2f} s"
             backend.cut()
             with anyio.fail_after(LIMIT_SECONDS):
-                with _raises(ChannelLost):
-                    await exhaust(batches)
-                with _raises(ChannelLost):
-                    await channel.publish(make_message(2))
-                with _raises(ChannelLost):
-                    await channel.acquire("a")
-                with _raises(ChannelLost):
-                    await channel.release("a")
-                with _raises(ChannelLost):
-                    async with channel.subscribe(position):
-                        pass
+                calls = (channel.publish(make_message(2)), channel.acquire("a"), channel.release("a"), read(channel))
+                for call in (exhaust(batches), *calls):
+                    with _raises(ChannelLost):
+                        await call
         backend.heal()
         await channel.publish(make_message(2))
         assert ids(await read(channel, position)) == ["test-2"]
@@ -338,6 +314,19 @@ async def _check_leave(backend: Backend) -> None:
             assert backend.held() > before, "`held` does not see what a subscription holds"
             group.cancel_scope.cancel()
         await _until_freed(backend, before)
+
+
+async def _all_at_once(call: Callable[[A], Awaitable[R]], arguments: Sequence[A]) -> list[R]:
+    """Call a function with each of these arguments at the same time, and return the results as they come."""
+    results: list[R] = []
+
+    async def add(argument: A) -> None:
+        results.append(await call(argument))
+
+    async with anyio.create_task_group() as group:
+        for argument in arguments:
+            group.start_soon(add, argument)
+    return results
 
 
 async def _until_freed(backend: Backend, count: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hello.channel.memory import MemoryChannel
 from hello.feed import Feed
-from hello.message import Message
+from hello.message import MAX_TIME, Message
 from hello.testing import Closed, Process, Refused, running
 from hello.web.document import PAGE, read_document
 from hello.web.origin import may_open
@@ -106,7 +106,7 @@ async def test_page(relay: Process) -> None:
 @on_asyncio
 async def test_plain_page(relay: Process, channel: MemoryChannel) -> None:
     """Without JavaScript there are the recent messages, newest first, whatever their texts are."""
-    await channel.publish(Message.new("<b>&", broadcaster="test"))
+    await channel.publish(Message("late", "<b>&", "test", sent_at=MAX_TIME))
     async with relay.open("/events?last=2") as stream:
         assert [(await stream.receive())["type"] for _ in range(3)] == ["welcome", "message", "message"]
     body = (await relay.get("/?plain", app="public")).body
