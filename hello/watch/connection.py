@@ -47,7 +47,7 @@ class Ended(NamedTuple):
     reason: str
     detail: str
     seconds_open: float | None  # None if no frame came
-    answered: bool  # False if no server answered, or one for a relay that is away
+    may_open_events: bool  # True if a stream of events may open where this WebSocket did not
 
 
 Event = Item | Connecting | Disconnected
@@ -96,7 +96,7 @@ class _Connector:
         if via != "sse":
             is_first = via == "auto" and not self._has_used_websocket
             ended = await self._follow(WebSocket, FIRST_OPEN_TIMEOUT if is_first else OPEN_TIMEOUT)
-            if via == "ws" or ended.reason != "unreachable" or not ended.answered:
+            if via == "ws" or not ended.may_open_events:
                 return ended
             if ended.detail != self._obstacle:
                 self._obstacle = ended.detail
@@ -124,7 +124,7 @@ class _Connector:
         """Connect, and receive frames until the connection ends."""
         transport = kind(f"{self._addresses[kind]}?{self._protocol.resume_query}")
         opened: float | None = None
-        answered = True
+        status, answered = 0, True
         reason, detail = "unreachable", f"no frame within {open_timeout:g} s"
 
         async def receive(data: str | bytes) -> None:
@@ -146,14 +146,17 @@ class _Connector:
         except Closed as closed:
             reason = "unreachable" if opened is None and closed.reason == "lost" else closed.reason
             detail = closed.detail
-            answered = closed.answered and closed.status < 500  # a proxy answers 502 if the relay behind it is away
-            if self._protocol.rejects_position(closed.status, detail):
+            status, answered = closed.status, closed.answered
+            if self._protocol.rejects_position(status, detail):
                 self._protocol.reset_position()
-                detail, answered = f"beginning anew with recent messages, after {detail}", False
+                detail, status, answered = f"beginning anew with recent messages, after {detail}", 0, False
+        may_open_events = False
         if reason == "unreachable":
             detail = transport.route() + detail[:MAX_DETAIL]
+            # A proxy answers 502 if the relay behind it is away; a relay that is lost again answers nothing.
+            may_open_events = status < 500 if status else answered and not self._has_used_websocket
         seconds_open = None if opened is None else anyio.current_time() - opened
-        return Ended(reason, detail[:MAX_DETAIL], seconds_open, answered)
+        return Ended(reason, detail[:MAX_DETAIL], seconds_open, may_open_events)
 
 
 def _decode(data: str | bytes) -> object:

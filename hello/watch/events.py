@@ -78,7 +78,7 @@ async def _read(response: httpx.Response, on_frame: OnFrame) -> Never:
 def _cause(error: BaseException) -> str:
     """Return the first cause, such as a refused connection, which the errors above it do not name."""
     if isinstance(error, httpx.RemoteProtocolError):
-        return f"did not receive a valid HTTP response: {error}"
+        return f"no valid HTTP response: {error}"
     while cause := error.__cause__ or error.__context__:
         error = cause
     return str(error) or "the connection broke"

@@ -80,13 +80,14 @@ def process() -> Iterator[HelloProcess]:
 
 
 @pytest.mark.slow
-def test_each_message_is_shown_once_or_reported_as_lost(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize(("via", "end"), [("ws", "closed with 1012"), ("sse", "the relay ended the stream")])
+def test_each_message_is_shown_once_or_reported_as_lost(redis_server: RedisServer, via: str, end: str) -> None:
     """Beside a relay that is killed, then rolled, then killed until its history has passed."""
     history = 1000
     settings = {"channel": redis_server.url, "history": str(history), **QUICK}
     relay = HelloProcess(actors="relay", drain_seconds="0.5", **settings)
     broadcaster = HelloProcess(actors="broadcaster", **settings)
-    with relay, broadcaster, Watching(relay.url, "--json", "--last", str(history)) as watching:
+    with relay, broadcaster, Watching(relay.url, "--json", "--via", via, "--last", str(history)) as watching:
         stream = RedisStream(redis_server.url)
         watching.until(type="message")
         relay.kill()
@@ -117,11 +118,11 @@ def test_each_message_is_shown_once_or_reported_as_lost(redis_server: RedisServe
         watching.until(state="resumed", missed=history)
         tally, code, errors = watching.end()
     assert shown == sent
-    assert moved["detail"].startswith("closed with 1012")
+    assert moved["detail"].startswith(end)
     lost = {"type": "gap", "after": sent[-1].position, "before": kept[0].position, "certain": True}
     assert watching.of("gap") == tally["gaps"] == [lost]
     assert (tally["shown"], tally["repeated"]) == (len(sent) + history, 0)
-    assert (tally["moves"], tally["reconnects"]) == (1, 3)
+    assert (tally["moves"], tally["reconnects"], tally["over_events"]) == (1, 3, 4 if via == "sse" else 0)
     missed = [item["missed"] for item in watching.items if item.get("state") == "resumed"]
     assert tally["recovered"] == sum(missed)
     assert min(missed) >= 3
