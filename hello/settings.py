@@ -57,8 +57,7 @@ class ConfigError(ValueError):
 
 
 def _seconds(description: str, default: float, *, ge: float | None = None, gt: float | None = None) -> Any:
-    text = f"seconds; {description}"
-    return Field(default, description=text, allow_inf_nan=False, ge=ge, gt=gt, le=MAX_SECONDS)
+    return Field(default, description=f"seconds; {description}", allow_inf_nan=False, ge=ge, gt=gt, le=MAX_SECONDS)
 
 
 class Settings(BaseSettings):
