@@ -51,9 +51,9 @@ class Events(Transport):
 
 
 async def _read(response: httpx.Response, on_frame: OnFrame) -> Never:
-    """Receive the frames of a response until it ends; what a relay sends has one line a field, and ends it by LF.
+    """Receive the frames of a response until it ends, as server-sent events (WHATWG HTML, section 9.2).
 
-    The format is that of WHATWG HTML, section 9.2.
+    A relay sends the data of an event in one line.
     """
     chunks = response.aiter_raw()
     if response.status_code != 200 or not response.headers.get("Content-Type", "").startswith("text/event-stream"):
@@ -61,15 +61,15 @@ async def _read(response: httpx.Response, on_frame: OnFrame) -> Never:
         raise Closed(rejection(response.status_code, response.reason_phrase, body), status=response.status_code)
     reason, detail, rest = "lost", "the relay ended the stream", b""
     async for chunk in chunks:
-        *events, rest = (rest + chunk).split(b"\n\n")
+        *events, rest = (rest + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
         if len(rest) > MAX_FRAME:
             raise Malformed(f"an event has over {MAX_FRAME} bytes")
         for event in events:
-            fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
+            fields = dict(line.partition(b":")[::2] for line in event.split(b"\n"))
             if b"data" in fields:
                 await on_frame(fields[b"data"])
             elif b"" in fields:  # a comment: why the relay takes no client
-                detail = fields[b""].decode(errors="replace")
+                detail = fields[b""].strip().decode(errors="replace")
             elif b"retry" in fields:  # the end, if the relay stops; a proxy may end a lost stream as if it were whole
                 reason = "moved"
     raise Closed(detail, reason)

@@ -354,6 +354,7 @@ async def unreachable(address: str, via: Via = "ws") -> str:
 HTML = "an HTML page, from a proxy or another server"
 OLD = "the server or a proxy answers with HTTP/1.0, which has no WebSocket"
 LEADS = "redirected to "
+STREAM = "HTTP/1.1 200 OK\nContent-Type: text/event-stream\n\n"
 VALID = "valid HTTP response: "
 
 
@@ -368,6 +369,7 @@ VALID = "valid HTTP response: "
         ("HTTP/1.1 426 Upgrade Required\n\n{}", ("426 Upgrade Required: a proxy does not pass on Upgrade", "426 Up")),
         ("SSH-2.0-OpenSSH_9.2\n", (f"did not receive a {VALID}", f"no {VALID}")),
         ("", (f"did not receive a {VALID}connection closed", f"no {VALID}Server disconnected")),
+        (f"{STREAM}retry: 1000\n: this relay is full\n\n", ("200 OK: retry: 1000", "this relay is full")),
         (redirect(), "302 Found"),
         (redirect("ftp://me:secret@h/"), f"{LEADS}ftp://h/"),
         (redirect("http://[::1/"), (f"{LEADS}http://[::1/, which is not", f"no {VALID}Invalid URL in location")),
