@@ -316,7 +316,8 @@ async def test_start_without_channel(channel: CuttableChannel) -> None:
             assert (await process.get("/livez")).status == 200
             assert (await process.get("/readyz")).body.startswith("starting, relay: cut off")
         stopped.terminate()
-        welcome = {"type": "welcome", "relay": waiting.instance, "channel": "down"}
+        welcome: dict[str, object] = {"type": "welcome", "relay": waiting.instance, "channel": "down"}
+        welcome |= {"actors": sorted(waiting.actors.split(",")), "backend": "redis"}
         with anyio.fail_after(LIMIT_SECONDS):
             await stopped.ended.wait()
             await waiting.serves.wait()
