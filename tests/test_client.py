@@ -152,18 +152,16 @@ def test_only_a_400_that_names_the_position_rejects_it() -> None:
 
 def test_constants_are_those_of_the_page() -> None:
     """The page's JavaScript and this client have the same time-outs, delays and reasons."""
-    connection, protocol = ((PAGE / name).read_text() for name in ("connection.js", "client-protocol.js"))
-    numbers = {
-        name: float(value.replace("_", ""))
-        for name, value in re.findall(r"const (\w+) = ([\d_]+);", connection + protocol)
-    }
+    modules = ("connection.js", "transport.js", "websocket.js", "client-protocol.js")
+    page = "".join((PAGE / name).read_text() for name in modules)
+    numbers = {name: float(value.replace("_", "")) for name, value in re.findall(r"const (\w+) = ([\d_]+);", page)}
     for name in ("IDLE_TIMEOUT", "OPEN_TIMEOUT", "STABLE"):
         assert getattr(client, name) * 1000 == numbers[f"{name}_MS"]
-    delays = re.search(r"const MAX_DELAYS_MS = \[(.+)\];", connection)
+    delays = re.search(r"const MAX_DELAYS_MS = \[(.+)\];", page)
     assert delays is not None
     assert [seconds * 1000 for seconds in client.MAX_DELAYS] == [float(each) for each in delays[1].split(",")]
     assert (numbers["RECENT"], numbers["KEPT_IDS"]) == (client.RECENT, client.KEPT_IDS)
-    reasons = re.findall(r'code === (\d+)\) return "(\w+)"', connection)
+    reasons = re.findall(r'code === (\d+)\) return "(\w+)"', page)
     assert {int(code): word for code, word in reasons} == client.REASONS
 
 
