@@ -11,7 +11,6 @@ from typing import Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskStatus
 
 from hello.channel import HEARTBEAT_SECONDS, LEASE_SECONDS, MAX_BATCH, Batch, Channel, ChannelLost, Fenced
 from hello.message import ORIGIN, Entry, Message, Position
@@ -292,27 +291,20 @@ async def _check_leave(backend: Backend) -> None:
         await channel.publish(make_message(1))
         before = backend.held()
 
-        async def follow(error: Exception | None) -> None:
-            async with channel.subscribe(None) as batches:
-                await receive_all(batches)
-                if error is not None:
-                    raise error
-
-        async def follow_on(*, task_status: TaskStatus[None]) -> None:
-            async with channel.subscribe(None) as batches:
-                await receive_all(batches)
-                task_status.started()
-                await exhaust(batches)
-
-        await follow(None)
+        async with channel.subscribe(None) as batches:
+            await receive_all(batches)
+            assert backend.held() > before, "`held` does not see what a subscription holds"
         await _until_freed(backend, before)
         with _raises(_Stop):
-            await follow(_Stop())
+            async with channel.subscribe(None) as batches:
+                await receive_all(batches)
+                raise _Stop
         await _until_freed(backend, before)
-        async with anyio.create_task_group() as group:
-            await group.start(follow_on)
-            assert backend.held() > before, "`held` does not see what a subscription holds"
-            group.cancel_scope.cancel()
+        with anyio.CancelScope() as scope:
+            async with channel.subscribe(None) as batches:
+                await receive_all(batches)
+                scope.cancel()
+                await exhaust(batches)
         await _until_freed(backend, before)
 
 
