@@ -42,36 +42,32 @@ class CuttableChannel:
             self._cut = anyio.Event()
 
     async def publish(self, message: Message, holder: str | None = None) -> Position:
-        self._check()
+        self._check(self._cut)
         return await self._channel.publish(message, holder)
 
     async def acquire(self, holder: str) -> bool:
-        self._check()
+        self._check(self._cut)
         return await self._channel.acquire(holder)
 
     async def release(self, holder: str) -> None:
-        self._check()
+        self._check(self._cut)
         await self._channel.release(holder)
 
     @asynccontextmanager
     async def subscribe(self, after: Position | None) -> AsyncIterator[Subscription]:
-        self._check()
+        self._check(self._cut)
         async with self._channel.subscribe(after) as batches, aclosing(self._follow(batches)) as checked:
             yield Subscription(batches.high_watermark, checked)
 
     async def _follow(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
         cut = self._cut  # a subscription does not survive a cut, even one that was healed meanwhile
         async for batch in batches:
-            if cut.is_set():
-                raise self._loss()
+            self._check(cut)
             yield batch
 
-    def _check(self) -> None:
-        if self._cut.is_set():
-            raise self._loss()
-
-    def _loss(self) -> ChannelLost:
-        return ChannelLost("cut off", unreachable=self._unreachable)
+    def _check(self, cut: anyio.Event) -> None:
+        if cut.is_set():
+            raise ChannelLost("cut off", unreachable=self._unreachable)
 
 
 class Process:
