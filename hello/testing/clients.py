@@ -176,12 +176,12 @@ async def open_stream(
     app_sends, from_app = anyio.create_memory_object_stream[Any](0)
 
     async def run_app() -> None:
-        with anyio.CancelScope() as scope, app_sends:
+        with app_sends:
             async with anyio.create_task_group() as group:
 
                 async def break_connection() -> None:
                     await ended.wait()
-                    scope.cancel()
+                    group.cancel_scope.cancel()
 
                 group.start_soon(break_connection)
                 await app(_scope(kind, path, headers), app_receives.receive, app_sends.send)
