@@ -90,16 +90,9 @@ class Streams:
         async def send_text(frame: Frame) -> None:
             await websocket.send_text(frame.json.decode())
 
-        async def until_disconnected() -> None:
-            while (await websocket.receive())["type"] != "websocket.disconnect":
-                pass
-
         try:
             await websocket.accept()
-            code = await _send_frames(client, send_text, until_disconnected)
-            if code is not None:
-                with anyio.move_on_after(CLOSE_SECONDS):
-                    await websocket.close(code)
+            await _send_frames(client, send_text, websocket.receive, websocket.close)
         except* WebSocketDisconnect:
             pass  # the client disconnected during a write
         finally:
@@ -180,14 +173,16 @@ class TaskClient(Client):
 async def _send_frames(
     client: TaskClient,
     send: Callable[[Frame], Awaitable[None]],
-    until_disconnected: Callable[[], Awaitable[None]],
-) -> CloseCode | None:
-    """Send the client its frames until it disconnects (None) or is to be closed (with the code that is returned)."""
+    receive: Receive,
+    close: Callable[[CloseCode], Awaitable[None]],
+) -> None:
+    """Send the client its frames until it disconnects, or is to be closed."""
     code: CloseCode | None = None
     async with anyio.create_task_group() as group:
 
         async def watch() -> None:
-            await until_disconnected()
+            while not (await receive())["type"].endswith(".disconnect"):  # what else a client sends has no effect
+                pass
             group.cancel_scope.cancel()
 
         group.start_soon(watch)
@@ -201,7 +196,9 @@ async def _send_frames(
             else:
                 await news.wait()
         group.cancel_scope.cancel()
-    return code
+    if code is not None:
+        with anyio.move_on_after(CLOSE_SECONDS):
+            await close(code)
 
 
 async def _all_sent(client: Client, pending: Pending, send: Callable[[Frame], Awaitable[None]]) -> bool:
@@ -230,17 +227,13 @@ class _Events(Response):
         async def send_event(frame: Frame) -> None:
             await send({"type": "http.response.body", "body": _event(frame), "more_body": True})
 
-        async def until_disconnected() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+        async def end(code: CloseCode) -> None:
+            await send({"type": "http.response.body", "body": b"retry: 500\n\n", "more_body": False})
 
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             scope["headers"], scope["query_string"] = [], b""  # up to 30 KiB that nothing reads during the stream
-            code = await _send_frames(self._client, send_event, until_disconnected)
-            if code is not None:
-                with anyio.move_on_after(CLOSE_SECONDS):
-                    await send({"type": "http.response.body", "body": b"retry: 500\n\n", "more_body": False})
+            await _send_frames(self._client, send_event, receive, end)
         finally:
             self._client.hub.leave(self._client)
 
