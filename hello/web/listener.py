@@ -66,17 +66,16 @@ class Listener:
         self._count = count
         self._connecting: set[asyncio.Task[None]] = set()
         self._logged_at = -math.inf  # loop time of the last log line about closed connections
-        self._started = False
+        self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
-        """Accept connections on the running event loop."""
-        self._loop = asyncio.get_running_loop()
-        self._started = True
-        self._resume()
+        """Accept connections, unless the socket was closed meanwhile."""
+        if self._socket.fileno() != -1:
+            self._loop.add_reader(self._socket, self._accept)
 
     def close(self) -> None:
         """Stop listening."""
-        if self._started and self._socket.fileno() != -1:
+        if self._socket.fileno() != -1:
             self._loop.remove_reader(self._socket)
         self._socket.close()
 
@@ -85,10 +84,6 @@ class Listener:
         self.close()
         for task in self._connecting:
             task.cancel()
-
-    def _resume(self) -> None:
-        if self._socket.fileno() != -1:  # it may have been closed meanwhile
-            self._loop.add_reader(self._socket, self._accept)
 
     def _accept(self) -> None:
         for _ in range(MAX_ACCEPTS):
@@ -104,7 +99,7 @@ class Listener:
             except OSError as error:
                 log.warning("cannot accept connections: %s", error)
                 self._loop.remove_reader(self._socket)
-                self._loop.call_later(EXHAUSTED_SECONDS, self._resume)
+                self._loop.call_later(EXHAUSTED_SECONDS, self.start)
                 return
             if full:
                 connection.close()
