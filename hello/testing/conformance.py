@@ -5,7 +5,7 @@ or virtual time.
 """
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Protocol, TypeVar
 
@@ -64,6 +64,11 @@ def ids(entries: list[Entry]) -> list[str]:
     return [entry.message.id for entry in entries]
 
 
+async def publish_all(channel: Channel, numbers: Iterable[int], broadcaster: str = "test") -> list[Position]:
+    """Publish a message with each of these numbers, one after the other, and return their positions."""
+    return [await channel.publish(make_message(number, broadcaster)) for number in numbers]
+
+
 async def receive(batches: AsyncIterator[Batch], count: int) -> list[Entry]:
     """Return the next `count` entries."""
     entries: list[Entry] = []
@@ -102,7 +107,7 @@ async def _check_order(backend: Backend) -> None:
         returned: dict[str, list[Position]] = {}
 
         async def publish(channel: Channel, broadcaster: str) -> None:
-            returned[broadcaster] = [await channel.publish(make_message(number, broadcaster)) for number in range(50)]
+            returned[broadcaster] = await publish_all(channel, range(50), broadcaster)
 
         async def follow(batches: AsyncIterator[Batch]) -> None:
             received.append(await receive(batches, 150))
@@ -132,36 +137,30 @@ async def _check_seam(backend: Backend) -> None:
     So it does where the kept entries are more than one batch.
     """
     async with backend.open(history=2 * MAX_BATCH) as channel:
-        positions: list[Position] = []
-        for after in (None, 0, 7, 19):
-            while len(positions) < 20:
-                positions.append(await channel.publish(make_message(len(positions))))
-            async with channel.subscribe(None if after is None else positions[after]) as batches:
-                expected = range(0 if after is None else after + 1, len(positions) + 20)
-                async with anyio.create_task_group() as group:
-
-                    async def publish_more() -> None:
-                        for _ in range(20):
-                            positions.append(await channel.publish(make_message(len(positions))))
-
-                    group.start_soon(publish_more)
-                    entries = await receive(batches, len(expected))
-                assert ids(entries) == [f"test-{number}" for number in expected]
+        positions = await publish_all(channel, range(20))
+        published = 20
+        for first in (0, 1, 8, 20):
+            after = positions[first - 1] if first else None
+            async with channel.subscribe(after) as batches, anyio.create_task_group() as group:
+                group.start_soon(publish_all, channel, range(published, published + 20))
+                published += 20
+                entries = await receive(batches, published - first)
+            assert ids(entries) == [f"test-{number}" for number in range(first, published)]
 
         for first in range(0, MAX_BATCH, 100):
             await _all_at_once(channel.publish, [make_message(first + number, "many") for number in range(100)])
         async with channel.subscribe(None) as batches:
             assert len(await anext(batches)) <= MAX_BATCH, "a batch is too large"
         entries = await read(channel)
-        assert len({entry.message.id for entry in entries}) == len(entries) == len(positions) + MAX_BATCH
+        assert len({entry.message.id for entry in entries}) == len(entries) == published + MAX_BATCH
 
 
 async def _check_gap(backend: Backend) -> None:
     """Where entries after the reader's position are gone, the next entry does not follow; else every entry does."""
     async with backend.open(history=3) as channel:
-        positions = [await channel.publish(make_message(0))]
+        positions = await publish_all(channel, [0])
         async with channel.subscribe(positions[0]) as slow:
-            positions += [await channel.publish(make_message(number)) for number in range(1, 10)]
+            positions += await publish_all(channel, range(1, 10))
             for entries in (await read(channel, positions[0]), await receive_all(slow)):
                 assert ids(entries) == ["test-7", "test-8", "test-9"]
                 assert not entries[0].follows(positions[0]), "entries are gone, and the next one hides it"
@@ -175,8 +174,7 @@ async def _check_once(backend: Backend) -> None:
     """A known message id adds nothing and returns the first position, whoever repeats it, also at the same time."""
     async with backend.open(history=5) as one, backend.open(history=5) as two:
         first = await one.publish(make_message(0))
-        for number in range(1, 5):
-            await two.publish(make_message(number))
+        await publish_all(two, range(1, 5))
         assert await one.publish(make_message(0)) == first, "a repeated message has another position"
         assert await two.publish(make_message(0)) == first, "a repeated message has another position"
         assert ids(await read(one)) == [f"test-{number}" for number in range(5)], "a repeated message was appended"
