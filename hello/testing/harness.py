@@ -70,8 +70,11 @@ class CuttableChannel:
             raise ChannelLost("cut off", unreachable=self._unreachable)
 
 
-class Process:
-    """One process of the system, with what a platform can do to it."""
+class Process(TaskStatus[None]):
+    """One process of the system, with what a platform can do to it.
+
+    It is its own TaskStatus. That of a task group would raise if a process is stopped before it has started.
+    """
 
     def __init__(self, actors: str, instance: str) -> None:
         self.actors = actors
@@ -82,6 +85,10 @@ class Process:
         self.ended = anyio.Event()
         self._stop = anyio.Event()
         self._scope = anyio.CancelScope()
+
+    def started(self, value: None = None) -> None:
+        """Set `ready`."""
+        self.ready.set()
 
     def terminate(self) -> None:
         """Do what SIGTERM does: the process drains and ends by itself, see `ended`."""
@@ -117,7 +124,7 @@ class Process:
         try:
             with self._scope:
                 settings = load({**own, **flags})
-                await run(settings, channel, serve=serve, stop=self._stop, task_status=_EventStatus(self.ready))
+                await run(settings, channel, serve=serve, stop=self._stop, task_status=self)
         finally:
             self.ended.set()
 
@@ -162,13 +169,3 @@ async def running(shape: str, channel: Channel, **flags: object) -> AsyncIterato
             await system.start(actors)
         yield system
         group.cancel_scope.cancel()
-
-
-class _EventStatus(TaskStatus[None]):
-    """Sets an event on `started`. A task group would raise if a process is stopped before it has started."""
-
-    def __init__(self, event: anyio.Event) -> None:
-        self._event = event
-
-    def started(self, value: None = None) -> None:
-        self._event.set()
