@@ -48,12 +48,7 @@ async def serve(
     shared = Shared(AdmissionQueue(), OrderedDict(), on_refused)
     server = _Server(config, listener, reserved_fds, shared, task_status)
     async with anyio.create_task_group() as group:
-
-        async def watch_stop() -> None:
-            await stop.wait()
-            server.stop()
-
-        group.start_soon(watch_stop)
+        group.start_soon(server.stop_after, stop)
         try:
             await server.serve(sockets=[])
         finally:
@@ -81,8 +76,9 @@ class _Server(Server):
         self._listener.start()
         self._task_status.started()
 
-    def stop(self) -> None:
-        """Accept no more connections, and finish the answers in progress."""
+    async def stop_after(self, stop: anyio.Event) -> None:
+        """Once `stop` is set, accept no more connections, and finish the answers in progress."""
+        await stop.wait()
         self.should_exit = True
         self._listener.close()
         for connection in list(self.server_state.connections):
