@@ -33,19 +33,18 @@ def read_document(folder: Path = PAGE) -> Document:
 
     Raises ValueError if it names something else, or if a module has what `_bundle` does not understand.
     """
-    style = _read(folder / "style.css")
-    scripts = {'<script src="page/guard.js">': _read(folder / "guard.js")}
-    scripts['<script type="module" src="page/main.js">'] = _bundle(folder, "main")
-    html = _replace(
-        (folder / "index.html").read_text(),
-        '<link rel="stylesheet" href="page/style.css" />',
-        "<style>%s</style>",
-        style,
-    )
-    for tag, script in scripts.items():
-        html = _replace(html, tag, re.sub(r' src="[^"]*"', "", tag) + "%s", script)
+    style, guard, main = _read(folder / "style.css"), _read(folder / "guard.js"), _bundle(folder, "main")
+    html = (folder / "index.html").read_text()
+    for old, new in (
+        ('<link rel="stylesheet" href="page/style.css" />', f"<style>{style}</style>"),
+        ('<script src="page/guard.js">', f"<script>{guard}"),
+        ('<script type="module" src="page/main.js">', f'<script type="module">{main}'),
+    ):
+        if old not in html:
+            raise ValueError(f"index.html has no {old}")
+        html = html.replace(old, new, 1)
     data = html.encode()
-    sources = f"script-src {' '.join(map(source_of, scripts.values()))}; style-src {source_of(style)}"
+    sources = f"script-src {source_of(guard)} {source_of(main)}; style-src {source_of(style)}"
     etag = f'W/"{hashlib.sha256(data).hexdigest()[:32]}"'  # weak, since it is that of both encodings
     return Document(data, gzip.compress(data, mtime=0), etag, sources)
 
@@ -57,13 +56,6 @@ def source_of(text: str) -> str:
 
 def _read(file: Path) -> str:
     return _COMMENT.sub("", file.read_text())
-
-
-def _replace(html: str, old: str, new: str, text: str) -> str:
-    before, found, after = html.partition(old)
-    if not found:
-        raise ValueError(f"index.html has no {old}")
-    return before + new % text + after
 
 
 def _bundle(folder: Path, main: str) -> str:
