@@ -28,19 +28,15 @@ class Backend(Protocol):
 
     def open(self, history: int = 1000) -> AbstractAsyncContextManager[Channel]:
         """Open a channel that keeps `history` entries."""
-        ...
 
     def cut(self) -> None:
         """Take the backend away from every open channel."""
-        ...
 
     def heal(self) -> None:
         """Bring the backend back, with all that it had accepted."""
-        ...
 
     def held(self) -> int:
         """Return how many things subscriptions hold at the moment, in a unit of the backend's own."""
-        ...
 
 
 async def check_channel(promise: str, backend: Backend) -> None:
