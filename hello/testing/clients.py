@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 from websockets.frames import CloseCode
 
@@ -229,6 +230,5 @@ def _scope(kind: str, path: str, headers: Mapping[str, str] | None) -> dict[str,
 
 
 def _answer(messages: Sequence[Any]) -> Answer:
-    headers = {name.decode().lower(): value.decode() for name, value in messages[0]["headers"]}
     body = b"".join(message.get("body", b"") for message in messages[1:])
-    return Answer(messages[0]["status"], headers, body.decode())
+    return Answer(messages[0]["status"], Headers(raw=messages[0]["headers"]), body.decode())
