@@ -85,10 +85,9 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
     async def serve_at(
         name: str, app: ASGIApp, stop: anyio.Event, *, on_refused: OnRefused, task_status: TaskStatus[None]
     ) -> None:
-        reserved = RESERVED_FDS if name == "public" else 0
-        if name == "ops" and ip_address(listeners[name].getsockname()[0]).is_loopback:
+        listener, reserved = listeners[name], RESERVED_FDS if name == "public" else 0
+        if name == "ops" and ip_address(listener.getsockname()[0]).is_loopback:
             app = AllowedHosts(app, _is_local, "HELLO_OPS_HOST")  # no proxy is in front of it
-        listener = listeners[name]
         await serve(app, stop, listener=listener, reserved_fds=reserved, on_refused=on_refused, task_status=task_status)
 
     with handling_stop(_stopper(stop)):

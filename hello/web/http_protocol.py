@@ -73,7 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows the type
         # This replaces uvicorn's own method, which makes two system calls for addresses that nothing here reads.
         transport.set_write_buffer_limits(high=MAX_UNSENT, low=MAX_UNSENT - 1)  # every byte taken counts as progress
-        self.transport = _Transport(transport, self.loop)
+        self.transport = _Transport(transport)
         self.flow = FlowControl(self.transport)  # type: ignore[arg-type]  # it has every method that uvicorn calls
         self.scheme = "http"
         self.connections.add(self)
@@ -292,9 +292,8 @@ def _send_without_chunks(cycle: RequestResponseCycle) -> None:
 class _Transport:
     """A transport whose `close` aborts after ABORT_SECONDS, so that a client that does not read cannot keep it open."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport) -> None:
         self.wrapped = transport
-        self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self.write = transport.write  # an attribute, since it is called for every frame
 
@@ -304,7 +303,7 @@ class _Transport:
     def close(self) -> None:
         if not self.wrapped.is_closing():
             self.wrapped.close()
-            self._timer = self._loop.call_later(ABORT_SECONDS, self.wrapped.abort)
+            self._timer = asyncio.get_running_loop().call_later(ABORT_SECONDS, self.wrapped.abort)
 
     def lost(self) -> None:
         """Cancel the abort: a transport of asyncio's own loop raises on `abort` once its connection is lost."""
