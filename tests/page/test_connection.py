@@ -39,10 +39,8 @@ ANSWER = '{"host": "h", "may_open": %s, "refusal": %s}'
 )
 def test_obstacle(page: Page, status: int | None, answer: str, kind: str | None, may_open_events: bool) -> None:
     """Why a WebSocket does not open is known by a plain answer; events are tried unless they cannot open either."""
-    if status is not None:
-        page.route(
-            re.compile(r"/ws\?origin=http%3A%2F%2Fhello.test$"), lambda it: it.fulfill(status=status, body=answer)
-        )
+    question = re.compile(r"/ws\?origin=http%3A%2F%2Fhello.test$")
+    page.route(question, lambda it: it.abort() if status is None else it.fulfill(status=status, body=answer))
     body = "const found = await m.findObstacle(false); return [found?.kind ?? null, m.mayOpenEvents(found)]"
     assert run(page, "diagnosis", body) == [kind, may_open_events]
 
