@@ -21,7 +21,8 @@ NOTE = """
     const note = (...what) => window.noted.push([Date.now() / 1000, ...what]);
     const list = document.getElementById("messages");
     new MutationObserver((changes) => {
-      for (const { dataset, className } of changes.flatMap((change) => [...change.addedNodes])) {
+      // The list is newest first: a change that adds several entries has the oldest last.
+      for (const { dataset, className } of changes.flatMap((change) => [...change.addedNodes].reverse())) {
         if (className === "gap") note("gap", dataset.after, dataset.before);
         else if (dataset.id) note("message", dataset.position, dataset.id);
       }
@@ -59,10 +60,10 @@ class PageClient:
                     self._add_state(at, one, two)
 
     def _add_state(self, at: float, name: str, text: str) -> None:
-        relay = re.match(r"Connected to ([^,.]+)", text)
-        state = {"connected": "up", "channel-down": "down"}.get(name, "gone")
-        after = State(at, state, relay[1] if relay else "")
         before = self.log.states[-1] if self.log.states else None
+        relay = re.match(r"(.+) over ", text)  # the page names it while all is well
+        state = {"connected": "up", "channel-down": "down"}.get(name, "gone")
+        after = State(at, state, relay[1] if relay else before.relay if before else "")
         if before is None or before[1:] != after[1:]:
             self.log.states.append(after)
             self.log.connections += state != "gone" and (before is None or before.state == "gone")
