@@ -48,7 +48,7 @@ def test_relay_restart(tab: Tab, start_hello: StartHello, stream: RedisStream) -
     for end in (relay.terminate, relay.kill):
         end()
         tab.expect_state("unreachable")
-        tab.expect_broken_hop(2, "unreachable")
+        tab.expect_broken_hop(2, "no relay")
         stream.wait_for(more=5)
         relay.start()
         tab.expect_state("connected")

@@ -22,7 +22,8 @@ DOWN = {"type": "status", "channel": "down", "since": NOON - 60_000}
 IDLE_TIMEOUT_MS = 25_000  # without a frame, until the page takes the connection for dead
 ANNOUNCE_INTERVAL_MS = 5000
 DAY_MS = 86_400_000  # a time before today has its date, too
-DRAWN = 120  # ms of the page's clock, after which everything has been drawn
+DRAWN = 120  # ms of the page's clock, after which everything but the plot and the statistics has been drawn
+SUMMED = 1100  # ms of the page's clock, after which these have been drawn, too
 
 
 def sent(at: int, message_id: str, **fields: object) -> dict[str, object]:
@@ -67,12 +68,18 @@ def test_picture_shape(noon: Page, names: dict[str, str], shape: str) -> None:
         ["channelRedis" if shape == "split" else "channelmemory", "this page"]
     )
     expect(noon.locator("#picture .hop")).to_have_text(["3 ms", "5 ms", "2 ms"])
-    box, channel = boxes(noon, "#picture .process", "#picture .place")
+    box, channel, picture = boxes(noon, "#picture .process", "#picture .place", "#picture")
     is_within = box["x"] < channel["x"] < channel["x"] + channel["width"] < box["x"] + box["width"]
     assert is_within == (shape == "combined"), "only a channel in memory is a part of the process"
+    assert channel["height"] <= box["height"] + 1, "as high as the only row"
+    assert picture["y"] + picture["bottom"] == pytest.approx(box["y"] + box["bottom"], abs=1), "in the middle"
     words = re.compile("One process" if shape == "combined" else "publishes and")
     expect(noon.get_by_role("img", name=words)).to_be_visible()
-    expect(noon.locator("#path")).to_contain_text("3 ms to the channel, 5 ms to the relay and 2 ms to this page")
+    delays = "3 ms to the channel, 5 ms to the relay and 2 ms to this page."
+    expect(noon.get_by_role("img", name=delays)).to_be_visible()
+    expect(noon.locator("#path")).to_contain_text("several machines' clocks")
+    noon.set_viewport_size({"width": 320, "height": 640})  # there is no room for the delays beside the arrows
+    expect(noon.locator("#path")).to_contain_text(delays)
     expect(noon.locator("#newest")).to_have_text(f"Hello world 11:59:59{names['broadcaster']}10 ms")
 
 
@@ -90,11 +97,39 @@ def test_picture_processes(noon: Page) -> None:
     opened = open_page(noon, [standby, *frames])
     processes = noon.locator("#picture .process")
     expect(processes).to_have_text(
-        ["hello-1broadcaster, until 12:00:00relay, serving", "b-1broadcaster, leader", "b-0broadcaster, until 11:59:59"]
+        ["hello-1broadcaster, standbyrelay, serving", "b-1broadcaster, leader", "b-0broadcaster, until 11:59"]
     )
     send(opened[0], *(sent(NOON + n, f"n{n}", broadcaster=f"c-{n}", relay="hello-1") for n in range(3)))
     expect(processes).to_have_text([re.compile("hello-1"), "c-2broadcaster, leader"])
     expect(noon.locator("#picture")).to_contain_text("and 4 more")
+
+
+# A text that ends beyond the box that is drawn before it.
+CUT = """all => all.map((one) => [one, one.getBBox(), one.parentNode.querySelector("rect").getBBox()])
+    .filter(([, text, box]) => text.x + text.width > box.x + box.width).map(([one]) => one.textContent)"""
+
+
+@pytest.mark.parametrize("width", [320, 1366])
+def test_picture_of_the_past(noon: Page, width: int) -> None:
+    """What a process did is told from what it does, on a phone too, where its column alone tells its actor."""
+    noon.set_viewport_size({"width": width, "height": 800})
+    frames = [sent(NOON - 90_000, "a", broadcaster="broadcaster-0"), sent(NOON - 10, "b")]
+    opened = open_page(noon, [], [RELAY, *frames])
+    leader, relay = ("", "") if width == 320 else ("broadcaster, ", "relay, ")
+
+    def expect_actors(*texts: str) -> None:
+        expect(noon.locator("#picture .actor-name")).to_have_text(list(texts))
+        assert noon.locator("#picture .process text").evaluate_all(CUT) == []
+
+    expect_actors("broadcaster", "relay")
+    expect(noon.locator("#picture .process .name")).to_have_text(["unknown", "unknown"])
+    opened[0].close(code=1011)
+    expect(noon.locator("html")).to_have_class("connected", timeout=9000)
+    expect_actors(f"{leader}leader", f"{relay}serving", f"{leader}until 11:58")
+    send(opened[1], DOWN)
+    expect_actors(f"{leader}was leader", f"{relay}serving", f"{leader}until 11:58")
+    opened[1].close(code=1011)
+    expect_actors(f"{leader}was leader", f"{relay}was serving", f"{leader}until 11:58")
 
 
 def expect_broken_hop(page: Page, at: int | None, label: str = "", unknown: int = 0) -> None:
@@ -103,6 +138,9 @@ def expect_broken_hop(page: Page, at: int | None, label: str = "", unknown: int 
         expect(page.locator("#picture .hop").nth(n).locator(".hop-cross")).to_be_visible(visible=n == at)
     if at is not None:
         expect(page.locator("#picture .place.broken")).to_contain_text(label)
+        strokes = "all => all.map((one) => getComputedStyle(one).stroke)"
+        trouble = page.locator(".swatch.trouble").evaluate("one => getComputedStyle(one).color")
+        assert set(page.locator("#picture .broken > *:not(text)").evaluate_all(strokes)) == {trouble}
         expect(page.locator("#route .broken")).to_have_count(1)
     expect(page.locator("#picture .unknown .box")).to_have_count(unknown)
 
@@ -123,8 +161,8 @@ TAKEN_OVER = {"at": 2, "unknown": 3}  # all that lies before the broken hop is u
         ([*STARTED, 1012], "moved", "reconnecting", "stopped at 12:00:00", {"label": "relay stopped", **TAKEN_OVER}),
         ([1012], "moved", "reconnecting", "stopped at 12:00:00", {"label": "relay stopped", **TAKEN_OVER}),
         ([*STARTED, 1013], "slow", "reconnecting", "too slowly", {"label": "too slow", **TAKEN_OVER}),
-        ([*STARTED, 1008], "lost", "reconnecting", "broke at 12:00:00", {"label": "lost", **TAKEN_OVER}),
-        ([1011], "unreachable", "reconnecting", "since 12:00:00", {"label": "unreachable", **TAKEN_OVER}),
+        ([*STARTED, 1008], "lost", "reconnecting", "broke at 12:00:00", {"label": "cut off", **TAKEN_OVER}),
+        ([1011], "unreachable", "reconnecting", "since 12:00:00", {"label": "no relay", **TAKEN_OVER}),
         ([*STARTED, "{"], "garbled", "reconnecting", "cannot read", {"label": "invalid data", **TAKEN_OVER}),
     ],
 )
@@ -191,6 +229,11 @@ def test_pulse(browser: Browser, motion: str) -> None:
         expect(page.locator("#messages > li")).to_have_count(30)
         assert page.evaluate(count) == ([1, 1] if motion == "no-preference" else [0, 0])
 
+        send(opened[0], DOWN)
+        expect_broken_hop(page, 1, "down", 1)
+        pulses = page.locator(".pulse").evaluate("one => one.getAnimations().length")
+        assert pulses == 0, "a pulse runs over a broken hop"
+
 
 # The plot.
 
@@ -216,14 +259,18 @@ def test_plot_bars(noon: Page) -> None:
     history = [sent(int(NOON - minutes * 60_000), f"m{minutes}") for minutes in (9, 6, 5.9)]
     live = [sent(NOON - 10, "live"), sent(NOON - 30_000, "late") | {"position": f"{NOON}-0"}]
     open_page(noon, [{**RELAY, "head": history[-1]["position"]}, *history, *live])
-    expect(noon.locator("#messages > li")).to_have_count(6)
+    expect(noon.locator("#plot-description")).to_have_text(re.compile(r"^5 messages, .* 5\.9 min between two, 1 "))
 
     assert [x for x, _ in bars(noon, "history")] == [1, 4, 4.1]
+    assert len({height for _, height in bars(noon, "history")}) == 1, "they have no delay"
+    delays, ticks = boxes(noon, "#plot > path.live", "#plot > path.history")
+    assert ticks["y"] > delays["bottom"], "no bars of the plot of delays"
     (soon, quick), (late, slow) = bars(noon, "live")
     assert (soon, late) == (10, 9.5)
     assert quick < slow, "ten milliseconds are less than thirty seconds"
     assert [x for x, _ in bars(noon, "pause")] == [4, 4.1, 10, 9.5]
-    expect(noon.locator("#plot-description")).to_have_text(re.compile(r"^5 messages, .* 5\.9 min, 1 "))
+    paths = [noon.locator(f"#plot > path.{kind}").get_attribute("d") or "" for kind in ("live", "pause")]
+    assert [path.count("l") for path in paths] == [2, 6], "an arrow for one delay over 10 s, and three pauses over 15 s"
 
 
 def test_plot_marks(noon: Page) -> None:
@@ -251,7 +298,7 @@ def test_plot_window(paused: Page) -> None:
     """A message leaves the plot after ten minutes, even if no other comes."""
     opened = open_page(paused, [RELAY, sent(NOON - 10, "a")])
     expect(paused.locator("html")).to_have_class("connected")
-    paused.clock.run_for(DRAWN)
+    paused.clock.run_for(SUMMED)
     shown = []
     for _ in range(63):  # each 10 s
         shown.append(len(bars(paused, "live")))
@@ -266,14 +313,17 @@ def test_plot_events(noon: Page) -> None:
     before, missed = sent(NOON - 180_000, "a"), sent(NOON - 60_000, "b")
     lost = gap(str(before["position"]), str(missed["position"]))
     open_page(noon, [RELAY, before, 1011], [{**RELAY, "head": missed["position"]}, lost, missed], [])
-    expect(noon.locator("#messages > li")).to_have_count(6)
+    expect(noon.locator("#plot .triangle")).to_have_count(3)
 
     assert [x for x, _ in bars(noon, "recovered")] == [9]
-    expect(noon.locator("#plot .triangle")).to_have_count(3)
-    box, plot = boxes(noon, "#plot .gap-area", "#plot .grid")
+    box, plot, usual = boxes(noon, "#plot .gap-area", "#plot .grid", "#plot .band")
+    assert box["y"] <= plot["y"] < usual["bottom"] <= box["bottom"], "over both plots"
     assert (box["x"] - plot["x"]) / plot["width"] == pytest.approx(0.7, abs=0.02)
     assert box["width"] / plot["width"] == pytest.approx(0.2, abs=0.02)
     expect(noon.locator("#statistics .error")).to_have_text("Lost (gaps)1")
+    styles = [("#statistics .error dd", "color"), ("#plot .gap-area", "fill"), (".swatch.loss", "color")]
+    style = "(one, name) => getComputedStyle(one)[name]"
+    assert len({noon.locator(selector).evaluate(style, name) for selector, name in styles}) == 1, "the colour of loss"
     states = noon.locator("#plot .connection").evaluate_all("lines => lines.map(({ classList }) => classList[1])")
     assert states == ["connecting", "connected", "lost", "resumed"]
 
@@ -289,15 +339,15 @@ def test_plot_gap_of_wrong_clock(noon: Page) -> None:
 
 @pytest.mark.parametrize("width", [320, 3840])
 def test_plot_width(paused: Page, width: int) -> None:
-    """The plot fills its width at once after the window's width has changed."""
+    """The plot fills its width at once after the window's width has changed, with letters of the page's size."""
     open_page(paused, [RELAY, sent(NOON - 10, "a")])
     expect(paused.locator("html")).to_have_class("connected")
     paused.clock.run_for(DRAWN)
     expect(paused.locator("#plot .grid")).to_have_count(5)
+    before = paused.locator("#plot").get_attribute("viewBox") or ""
 
     paused.set_viewport_size({"width": width, "height": 800})
-    paused.wait_for_function("width => innerWidth === width", arg=width)
-    paused.clock.run_for(DRAWN)
+    expect(paused.locator("#plot")).not_to_have_attribute("viewBox", before)
 
     plot, line = paused.locator("#plot").bounding_box(), paused.locator("#plot .grid").first.bounding_box()
     assert plot is not None
@@ -305,6 +355,61 @@ def test_plot_width(paused: Page, width: int) -> None:
     assert 0 <= plot["x"] + plot["width"] - line["x"] - line["width"] < 12
     _, _, *size = (paused.locator("#plot").get_attribute("viewBox") or "").split()
     assert float(size[0]) / float(size[1]) == pytest.approx(plot["width"] / plot["height"], rel=0.01)
+    root = paused.evaluate("parseFloat(getComputedStyle(document.documentElement).fontSize)")
+    for drawing in ["#picture", "#plot"]:
+        scale = paused.locator(drawing).evaluate("one => one.getScreenCTM().a")
+        assert 12 * scale == pytest.approx(0.75 * root, rel=0.06), "a phone has 288 pixels for the plot's 280 units"
+
+
+def test_drawing_is_rare(paused: Page) -> None:
+    """At any rate of messages the plot is drawn once in a second, only if it is in view, and the picture is kept."""
+    count = """() => {
+      window.drawings = { picture: 0, plot: 0 };
+      const note = (id, options) => new MutationObserver(() => { window.drawings[id] += 1; })
+          .observe(document.querySelector(`#${id}`), options);
+      note("picture", { childList: true });
+      note("plot", { attributes: true, attributeFilter: ["d"], subtree: true });
+      const { getBoundingClientRect } = Element.prototype;
+      Element.prototype.getBoundingClientRect = function () {
+        if (this.id in window.drawings) throw new Error("a drawing reads the layout");
+        return getBoundingClientRect.call(this);
+      };
+    }"""
+    opened = open_page(paused, [RELAY])
+    expect(paused.locator("html")).to_have_class("connected")
+    paused.clock.run_for(SUMMED)
+    paused.evaluate(count)
+
+    def drawings() -> dict[str, int]:
+        """Return how often each was drawn in five seconds with fifty messages."""
+        paused.evaluate("Object.assign(window.drawings, { picture: 0, plot: 0 })")
+        for _ in range(50):
+            n = next(numbers)
+            send(opened[0], sent(NOON + n, f"m{n}"))
+            paused.clock.run_for(100)
+        expect(paused.locator("#messages > li").first).to_have_attribute("data-id", f"m{n}")
+        found: dict[str, int] = paused.evaluate("window.drawings")
+        return found
+
+    numbers = itertools.count()
+    first = drawings()
+    assert first["picture"] <= 2, "as often as its boxes change"
+    assert 4 <= first["plot"] <= 6
+    paused.set_viewport_size({"width": 320, "height": 640})
+    paused.evaluate("new Promise((drawn) => new IntersectionObserver(drawn).observe(document.body))")
+    assert drawings()["plot"] == 0
+    before = bars(paused, "live")
+    paused.locator("#plot").scroll_into_view_if_needed()
+    paused.wait_for_function("count => window.drawings.plot >= count", arg=1)
+    assert bars(paused, "live") != before
+
+
+def test_tally_in_view(page: Page) -> None:
+    """A laptop's first screen has the statistics, too."""
+    page.set_viewport_size({"width": 1366, "height": 768})
+    open_page(page, [RELAY, sent(NOON, "a")])
+    expect(page.locator("#statistics > div")).to_have_count(8)
+    expect(page.locator("#statistics")).to_be_in_viewport(ratio=1)
 
 
 # Announcements to screen readers.
@@ -370,7 +475,7 @@ def test_copy_report(browser: Browser, scheme: str) -> None:
                 "Broadcasters: broadcaster-1",
                 f"Relays: relay-1, {escaped}",
                 "Shown: 2",
-                "Repeated: 0",
+                "Repeated, not shown: 0",
             ),
             *("Reconnects: 1", "2023-11-15T12:00:00.000Z The connection broke."),
         ]:

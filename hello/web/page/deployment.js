@@ -6,7 +6,7 @@
  *
  * @typedef {object} Role What an actor does now.
  * @property {boolean} isActive True for the broadcaster of the newest message, and for the relay that serves this page.
- * @property {number} seenAt UNIX milliseconds.
+ * @property {number | null} until When it was seen last, in UNIX milliseconds; null while it is active.
  *
  * @typedef {object} Process
  * @property {string} name
@@ -39,7 +39,8 @@ export function processes(state, now = Date.now()) {
 	 */
 	const role = (instances, name, active) => {
 		const seenAt = instances.get(name);
-		return seenAt === undefined ? null : { isActive: name === active, seenAt };
+		const isActive = name === active;
+		return seenAt === undefined ? null : { isActive, until: isActive ? null : seenAt };
 	};
 	return [...names]
 		.map((name) => ({
@@ -54,7 +55,7 @@ export function processes(state, now = Date.now()) {
  * Returns the rows of the picture: a process with both actors has a row of its own.
  *
  * @param {Process[]} known
- * @returns {Row[]} At least one.
+ * @returns {Row[]} At least one. Those with an active process are the first.
  */
 export function rows(known) {
 	const both = known.filter(({ broadcaster, relay }) => broadcaster !== null && relay !== null);
@@ -66,5 +67,8 @@ export function rows(known) {
 		relay: relays[i] ?? null,
 	}));
 	const found = [...both.map((process) => ({ broadcaster: process, relay: process })), ...separate];
+	const isActive = (/** @type {Row} */ { broadcaster, relay }) =>
+		Number(Boolean(broadcaster?.broadcaster?.isActive || relay?.relay?.isActive));
+	found.sort((one, other) => isActive(other) - isActive(one));
 	return found.length > 0 ? found : [{ broadcaster: null, relay: null }];
 }

@@ -62,3 +62,16 @@ export function setAttribute(element, name, value) {
 export function setText(element, text) {
 	if (element.textContent !== text) element.textContent = text;
 }
+
+/**
+ * Calls back with the size of a drawing, in CSS pixels, whenever that has changed. The browser reports it once it has
+ * laid the page out: to read a size while drawing would make the browser do so at once.
+ *
+ * @param {Element} drawing
+ * @param {(width: number, height: number) => void} onSize
+ */
+export function observeSize(drawing, onSize) {
+	new ResizeObserver(([{ contentRect }]) => {
+		if (contentRect.height > 0) onSize(contentRect.width, contentRect.height);
+	}).observe(drawing);
+}

@@ -12,12 +12,14 @@ import { State } from "./state.js";
 /** @import { Item } from "./state.js" */
 
 const STATUS_INTERVAL_MS = 250; // how late the count-down to the next attempt may be
-const DRAW_INTERVAL_MS = 1000; // the plot and the statistics change with the time, too
+const DRAW_INTERVAL_MS = 1000; // of what changes with the time: the plot, the statistics and the oldest processes
 const MIN_DRAW_INTERVAL_MS = 100; // limits the cost of drawing at any rate of messages
 
 const state = new State();
 let isDrawScheduled = false;
 let drawnAt = -Infinity;
+let isSummaryScheduled = false;
+let summaryDrawnAt = -Infinity;
 
 /** Schedules one drawing. A hidden page is not drawn until it becomes visible. */
 function scheduleDraw() {
@@ -33,8 +35,28 @@ function draw() {
 	drawNewest(state);
 	drawList();
 	drawPicture(state);
+	scheduleSummary();
+}
+
+/** Schedules one drawing of the plot and the statistics, in idle time and not more often than once per interval. */
+function scheduleSummary() {
+	if (isSummaryScheduled) return;
+	isSummaryScheduled = true;
+	const delay = summaryDrawnAt + DRAW_INTERVAL_MS - performance.now();
+	setTimeout(() => requestIdle(drawSummary), delay);
+}
+
+function drawSummary() {
+	isSummaryScheduled = false;
+	summaryDrawnAt = performance.now();
 	drawPlot(state);
 	drawStatistics(state);
+}
+
+/** @param {() => void} task Safari does not know when it is idle. */
+function requestIdle(task) {
+	if ("requestIdleCallback" in window) requestIdleCallback(task, { timeout: DRAW_INTERVAL_MS });
+	else setTimeout(task);
 }
 
 /** @param {Item[]} items The new entries of the log. */

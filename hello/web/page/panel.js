@@ -42,16 +42,19 @@ export function drawStatus(state) {
 
 /** @param {State} state */
 export function drawStatistics(state) {
-	for (const [i, { label, value, isError }] of statisticsRows(state.statistics()).entries()) {
-		const row = statistics.children[i] ?? addRow(label);
+	for (const [i, { label, value, meaning, isError }] of statisticsRows(state.statistics()).entries()) {
+		const row = statistics.children[i] ?? addRow(label, meaning);
 		setAttribute(row, "class", isError ? "error" : "");
 		setText(row.children[1], value);
 	}
 }
 
-/** @param {string} label */
-function addRow(label) {
-	const row = html("div", {}, html("dt", {}, label), html("dd"));
+/**
+ * @param {string} label
+ * @param {string} meaning
+ */
+function addRow(label, meaning) {
+	const row = html("div", { title: meaning }, html("dt", {}, label), html("dd"));
 	statistics.append(row);
 	return row;
 }

@@ -2,102 +2,151 @@
 // Draws what runs: each process as a box with its actors in it, the channel, this page, and the path of a message.
 
 import { processes, rows } from "./deployment.js";
-import { byId, setAttribute, setText, svg } from "./elements.js";
+import { byId, observeSize, setAttribute, setText, svg } from "./elements.js";
 import { CHANNEL_TO_RELAY, RELAY_TO_PAGE } from "./state.js";
-import { actorText, channelLines, formatDuration, pageLines, pathText, processesText, shorten } from "./text.js";
+import { actorText, channelLines, clocksText, formatDuration, pageLines, pathText } from "./text.js";
+import { processesText, shorten } from "./text.js";
 
 /**
  * @import { Process, Row } from "./deployment.js"
  * @import { Actor, State } from "./state.js"
  *
  * @typedef {{ left: number, width: number }} Column
+ * @typedef {object} Layout
+ * @property {Column[]} columns
+ * @property {boolean} isNarrow
+ * @property {number} rowHeight
+ * @property {number} actorHeight
+ * @property {number} actorTop Within a row.
  */
 
-// In units of the drawing, which is as wide as there is room.
-const MIN_WIDTH = 280; // a drawing with less room is made smaller
-const NARROW = 520; // a narrower picture has shorter texts, and no delays beside its arrows
-const ROW_HEIGHT = 46;
-const ROW_DISTANCE = 53;
+// In units of the drawing, which is as wide as there is room. At the usual size of letters a unit is a CSS pixel.
+const HEIGHT = 128; // the picture's height in style.css
+const MIN_WIDTH = 272; // a drawing with less room is made smaller
+const NARROW = 520; // a narrower picture has no delays beside its arrows
 const MAX_ROWS = 3;
-const HEIGHT = (MAX_ROWS - 1) * ROW_DISTANCE + ROW_HEIGHT;
+const ROW_GAP = 6;
+const MAX_ACTOR_HEIGHT = 26;
+const OVERHANG = 6; // of a channel that is no part of the processes around it
+const MAX_ROW_HEIGHT = 76;
 const PADDING = 6;
-const LETTER_WIDTH = 7.8; // of names, which are bold; the widest letters are rare
+const LINE_HEIGHT = 15;
+const NAME_WIDTH = 8.4; // of a letter of a name, which is bold; the widest letters are rare
+const LETTER_WIDTH = 6.4;
 const PULSE_MS = 900;
-const NOT_KNOWN = { name: "not known yet", broadcaster: null, relay: null };
+const UNKNOWN = { name: "unknown", broadcaster: null, relay: null };
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const picture = byId("picture");
-const pathDescription = byId("path");
+const caption = byId("path");
 const pulseCircle = svg("circle", { class: "pulse", r: 6 });
-/** @type {[number, number][]} The path of the newest message through the picture. */
+let width = 0; // 0 until the page is laid out
+/** @type {State | null} */
+let latest = null;
+/** @type {[number, number][]} The path of the newest message through the picture; empty where it is broken. */
 let path = [];
 let drawn = "";
 
+observeSize(picture, (newWidth, height) => {
+	width = Math.max(MIN_WIDTH, Math.round((newWidth / height) * HEIGHT));
+	if (latest !== null) drawPicture(latest);
+});
+
 /**
- * Draws the picture, if anything in it has changed. What lies before a broken hop is drawn as it was known last, with
- * dashed lines.
+ * Draws the picture, as far as anything in it has changed. What lies before a broken hop is drawn as it was known last,
+ * with dashed lines.
  *
  * @param {State} state
  */
 export function drawPicture(state, now = Date.now()) {
-	const size = picture.getBoundingClientRect();
-	if (size.height === 0) return; // the page is not laid out yet
-	const width = Math.max(MIN_WIDTH, Math.round((size.width / size.height) * HEIGHT));
+	latest = state;
+	if (width === 0) return;
 	const found = rows(processes(state, now));
-	const { brokenHop, condition, hopDelays, backend } = state;
+	const { brokenHop, condition, backend, hopDelays } = state;
 	const isNarrow = width < NARROW;
-	const words = [channelLines(state), pageLines(state, isNarrow)];
-	setText(pathDescription, pathText(state));
-	setAttribute(picture, "aria-label", processesText(state));
-	const wanted = JSON.stringify([width, found, brokenHop, condition, hopDelays, backend, words]);
-	if (wanted === drawn) return;
-	drawn = wanted;
-	const columns = placeColumns(width);
+	const places = [channelLines(state), pageLines(state, isNarrow)];
+	const wanted = JSON.stringify([width, found, brokenHop, condition, backend, places]);
+	if (wanted !== drawn) {
+		drawn = wanted;
+		drawBoxes(state, found, places, isNarrow);
+	}
+	for (const [hop, label] of picture.querySelectorAll(".hop-label").entries()) {
+		const isShown = isKnown(hop, brokenHop) && !isNarrow && hopDelays !== null;
+		setText(label, isShown ? formatDuration(hopDelays[hop]) : "");
+	}
+	const delays = pathText(state);
+	setText(caption, isNarrow ? `${delays} ${clocksText(state)}` : clocksText(state));
+	setAttribute(picture, "aria-label", `${processesText(state)} ${delays}`);
+}
+
+/**
+ * @param {State} state
+ * @param {Row[]} found
+ * @param {string[][]} places The lines of the channel and of this page.
+ * @param {boolean} isNarrow
+ */
+function drawBoxes(state, found, places, isNarrow) {
 	const shown = found.slice(0, found.length > MAX_ROWS ? MAX_ROWS - 1 : MAX_ROWS);
-	const leaderRow = Math.max(
-		0,
-		shown.findIndex(({ broadcaster }) => broadcaster?.broadcaster?.isActive),
+	const count = Math.min(found.length, MAX_ROWS);
+	// However many rows there are, they are in the middle of the same height: nothing below the picture moves.
+	const rowHeight = Math.min(MAX_ROW_HEIGHT, (HEIGHT - (count - 1) * ROW_GAP) / count);
+	const height = count * (rowHeight + ROW_GAP) - ROW_GAP;
+	const top = (HEIGHT - height) / 2;
+	const actorHeight = Math.min(MAX_ACTOR_HEIGHT, (rowHeight - PADDING) / 2);
+	const actorTop = rowHeight - actorHeight - PADDING / 2;
+	const hopTop = actorTop + actorHeight / 2;
+	const layout = { columns: placeColumns(isNarrow), isNarrow, rowHeight, actorHeight, actorTop };
+	const [first, channel, relay, page] = layout.columns;
+	const leaderRow = shown.findIndex(({ broadcaster }) => broadcaster?.broadcaster?.isActive);
+	const relayRow = shown.findIndex((row) => row.relay?.relay?.isActive);
+	const [from, to] = [leaderRow, relayRow].map((row) => Math.max(0, row) * (rowHeight + ROW_GAP));
+	const leader = shown[leaderRow]?.broadcaster ?? null;
+	const isWithin = state.backend === "memory" && leader !== null && leader === shown[relayRow]?.relay;
+	const isCrossing = shown.some(({ broadcaster, relay: other }) => broadcaster !== null && broadcaster === other);
+	const overhang = isCrossing ? OVERHANG : 0;
+	const [channelTop, channelHeight] = isWithin
+		? [from + PADDING / 2, rowHeight - PADDING]
+		: [-overhang, height + 2 * overhang];
+	const more = svg(
+		"text",
+		{ x: first.left + PADDING, y: height - rowHeight / 2 },
+		`and ${found.length - shown.length} more`,
 	);
-	const relayRow = Math.max(
-		0,
-		shown.findIndex(({ relay }) => relay?.relay?.isActive),
-	);
-	const isWithin = backend === "memory" && shown[leaderRow]?.broadcaster === shown[leaderRow]?.relay;
-	const channelTop = isWithin ? leaderRow * ROW_DISTANCE + PADDING : 0;
-	const channelHeight = isWithin ? ROW_HEIGHT - 2 * PADDING : HEIGHT;
-	setAttribute(picture, "viewBox", `0 0 ${width} ${HEIGHT}`);
+	setAttribute(picture, "viewBox", `0 ${-top} ${width} ${HEIGHT}`);
 	picture.replaceChildren(
-		...shown.flatMap((row, i) => drawRow(row, i, columns, state, isNarrow)),
-		...(found.length > shown.length ? [drawMore(found.length - shown.length, columns[0])] : []),
-		drawPlace(columns[1], channelTop, channelHeight, words[0], placeClass(CHANNEL_TO_RELAY, state)),
-		drawPlace(columns[3], relayRow * ROW_DISTANCE, ROW_HEIGHT, words[1], placeClass(RELAY_TO_PAGE + 1, state)),
-		...[leaderRow, relayRow, relayRow].map((row, hop) => drawHop(hop, row, columns, state, isNarrow)),
+		...shown.flatMap((row, i) => drawRow(row, i, layout, state)),
+		...(found.length > shown.length ? [more] : []),
+		drawPlace(channel, channelTop, channelHeight, places[0], placeClass(CHANNEL_TO_RELAY, state)),
+		drawPlace(page, to, rowHeight, places[1], placeClass(RELAY_TO_PAGE + 1, state)),
+		...[from, to, to].map((y, hop) => drawHop(hop, y + hopTop, layout, state)),
 		pulseCircle,
 	);
-	const [first, channel, relay, page] = columns;
-	const [from, to] = [leaderRow, relayRow].map((row) => row * ROW_DISTANCE + ROW_HEIGHT / 2);
+	const [start, end] = [from + hopTop, to + hopTop];
 	path = [
-		[first.left + first.width, from],
-		[channel.left + channel.width / 2, from],
-		[channel.left + channel.width / 2, to],
-		[relay.left + relay.width / 2, to],
-		[page.left, to],
+		[first.left + first.width, start],
+		[channel.left + channel.width / 2, start],
+		[channel.left + channel.width / 2, end],
+		[relay.left + relay.width / 2, end],
+		[page.left, end],
 	];
+	if (state.brokenHop === null) return;
+	path = [];
+	for (const animation of pulseCircle.getAnimations()) animation.cancel();
 }
 
 /**
  * Returns the columns of broadcasters, channel, relays and page.
  *
- * @param {number} width
+ * @param {boolean} isNarrow
  * @returns {Column[]}
  */
-function placeColumns(width) {
-	const isNarrow = width < NARROW;
+function placeColumns(isNarrow) {
 	const gap = isNarrow ? 12 : Math.min(72, width * 0.08);
-	const small = isNarrow ? 60 : Math.min(128, width * 0.15); // channel and page
-	const large = (width - 2 * small - 3 * gap) / 2; // processes
+	const place = Math.min(128, width * 0.15);
+	const [channel, page] = isNarrow ? [56, 32] : [place, place];
+	const process = (width - channel - page - 3 * gap) / 2;
 	let left = 0;
-	return [large, small, large, small].map((columnWidth) => {
+	return [process, channel, process, page].map((columnWidth) => {
 		const column = { left, width: columnWidth };
 		left += columnWidth + gap;
 		return column;
@@ -107,71 +156,88 @@ function placeColumns(width) {
 /**
  * @param {Row} row
  * @param {number} index
- * @param {Column[]} columns
+ * @param {Layout} layout
  * @param {State} state
- * @param {boolean} isNarrow
  */
-function drawRow({ broadcaster, relay }, index, [first, , third], state, isNarrow) {
-	const top = index * ROW_DISTANCE;
-	const box = (
-		/** @type {Process} */ process,
-		/** @type {Column} */ { left, width },
-		/** @type {Actor[]} */ actors,
-	) => {
-		const isActive = actors.some((actor) => process[actor]?.isActive);
-		const isUnknown =
-			process === NOT_KNOWN || (state.brokenHop !== null && state.brokenHop > (actors.includes("relay") ? 1 : 0));
-		const group = svg(
-			"g",
-			{
-				class: `process ${isActive ? "active" : "past"}${isUnknown ? " unknown" : ""}`,
-				transform: `translate(${left} ${top})`,
-			},
-			svg("rect", { class: "box", width, height: ROW_HEIGHT, rx: 7 }),
-			svg("text", { class: "name", x: PADDING, y: 17 }, shorten(process.name, (width - 2 * PADDING) / LETTER_WIDTH)),
-		);
-		for (const actor of actors) {
-			const column = actor === "relay" ? third : first;
-			group.append(drawActor(actor, process, column.left - left, column.width, isNarrow));
-		}
-		return group;
-	};
+function drawRow({ broadcaster, relay }, index, layout, state) {
+	const [first, , third] = layout.columns;
+	const top = index * (layout.rowHeight + ROW_GAP);
 	if (broadcaster !== null && broadcaster === relay) {
-		return [
-			box(broadcaster, { left: first.left, width: third.left + third.width - first.left }, ["broadcaster", "relay"]),
-		];
+		const whole = { left: first.left, width: third.left + third.width - first.left };
+		return [drawProcess(broadcaster, ["broadcaster", "relay"], whole, top, layout, state)];
 	}
-	const separate = [];
 	// The first row has both, since the path of a message goes through them.
-	if (broadcaster !== null || index === 0) separate.push(box(broadcaster ?? NOT_KNOWN, first, ["broadcaster"]));
-	if (relay !== null || index === 0) separate.push(box(relay ?? NOT_KNOWN, third, ["relay"]));
+	const isNeeded = index === 0;
+	const separate = [];
+	if (broadcaster !== null || isNeeded) {
+		separate.push(drawProcess(broadcaster ?? UNKNOWN, ["broadcaster"], first, top, layout, state));
+	}
+	if (relay !== null || isNeeded) {
+		separate.push(drawProcess(relay ?? UNKNOWN, ["relay"], third, top, layout, state));
+	}
 	return separate;
 }
 
 /**
- * @param {Actor} actor
  * @param {Process} process
- * @param {number} left
- * @param {number} columnWidth
- * @param {boolean} isNarrow
+ * @param {Actor[]} actors
+ * @param {Column} box
+ * @param {number} top
+ * @param {Layout} layout
+ * @param {State} state
  */
-function drawActor(actor, process, left, columnWidth, isNarrow) {
-	const role = process[actor];
-	const isActive = role?.isActive ?? false;
+function drawProcess(process, actors, { left, width: boxWidth }, top, layout, { brokenHop }) {
+	const { columns, isNarrow, rowHeight, actorHeight, actorTop } = layout;
+	const nameLength = (columns[0].width - 2 * PADDING) / NAME_WIDTH;
+	const isActive = actors.some((actor) => process[actor]?.isActive);
+	const isUnknown = process === UNKNOWN || actors.every((actor) => !isKnown(actorHop(actor), brokenHop));
 	return svg(
 		"g",
-		{ class: isActive ? "active" : "", transform: `translate(${left + PADDING / 2} 23)` },
-		svg("rect", { class: "actor", width: columnWidth - PADDING, height: 20, rx: 5 }),
-		svg("text", { class: "actor-name", x: PADDING / 2 + 1, y: 14 }, actorText(actor, role, isNarrow)),
+		{
+			class: `process ${isActive ? "active" : "past"}${isUnknown ? " unknown" : ""}`,
+			transform: `translate(${left} ${top})`,
+		},
+		svg("rect", { class: "box", width: boxWidth, height: rowHeight, rx: 7 }),
+		svg("text", { class: "name", x: PADDING, y: actorTop / 2 + 5 }, shorten(process.name, nameLength)),
+		...actors.map((actor) => {
+			const column = columns[actor === "relay" ? 2 : 0];
+			const actorWidth = column.width - PADDING;
+			const length = isNarrow ? 0 : actorWidth / LETTER_WIDTH;
+			const isKnownNow = isKnown(actorHop(actor), brokenHop);
+			return svg(
+				"g",
+				{
+					class: `${process[actor]?.isActive ? "active" : ""}${isKnownNow ? "" : " unknown"}`,
+					transform: `translate(${column.left - left + PADDING / 2} ${actorTop})`,
+				},
+				svg("rect", { class: "actor", width: actorWidth, height: actorHeight, rx: 5 }),
+				svg(
+					"text",
+					{ class: "actor-name", x: PADDING / 2 + 1, y: actorHeight / 2 + 4 },
+					actorText(actor, process, isKnownNow, length),
+				),
+			);
+		}),
 	);
 }
 
 /**
- * @param {number} count
- * @param {Column} column
+ * Returns the hop after an actor.
+ *
+ * @param {Actor} actor
  */
-function drawMore(count, { left }) {
-	return svg("text", { x: left + PADDING, y: (MAX_ROWS - 1) * ROW_DISTANCE + ROW_HEIGHT / 2 }, `and ${count} more`);
+function actorHop(actor) {
+	return actor === "relay" ? RELAY_TO_PAGE : 0;
+}
+
+/**
+ * Returns true if what happens at this hop is known, since no later hop is broken.
+ *
+ * @param {number} hop
+ * @param {number | null} brokenHop
+ */
+function isKnown(hop, brokenHop) {
+	return brokenHop === null || hop > brokenHop;
 }
 
 /**
@@ -183,19 +249,16 @@ function drawMore(count, { left }) {
  * @param {string[]} lines The first one is the title.
  * @param {string} className
  */
-function drawPlace({ left, width }, top, height, lines, className) {
-	const middle = top + height / 2 + 4 - (lines.length - 1) * 7.5;
+function drawPlace({ left, width: boxWidth }, top, height, lines, className) {
+	const firstLine = top + height / 2 + 4 - ((lines.length - 1) * LINE_HEIGHT) / 2;
 	return svg(
 		"g",
 		{ class: className },
-		svg("rect", { class: "box", x: left, y: top, width, height, rx: 7 }),
-		...lines.map((line, i) =>
-			svg(
-				"text",
-				{ class: i === 0 ? "name" : "detail", x: left + width / 2, y: middle + 15 * i, "text-anchor": "middle" },
-				line,
-			),
-		),
+		svg("rect", { class: "box", x: left, y: top, width: boxWidth, height, rx: 7 }),
+		...lines.map((line, i) => {
+			const at = { x: left + boxWidth / 2, y: firstLine + LINE_HEIGHT * i, "text-anchor": "middle" };
+			return svg("text", { class: i === 0 ? "name" : "detail", ...at }, line);
+		}),
 	);
 }
 
@@ -212,27 +275,28 @@ function placeClass(place, { brokenHop, condition }) {
 
 /**
  * @param {number} hop
- * @param {number} row
- * @param {Column[]} columns
+ * @param {number} y
+ * @param {Layout} layout
  * @param {State} state
- * @param {boolean} isNarrow
  */
-function drawHop(hop, row, columns, { brokenHop, condition, hopDelays }, isNarrow) {
+function drawHop(hop, y, { columns }, { brokenHop, condition }) {
 	const left = columns[hop].left + columns[hop].width + 1;
 	const right = columns[hop + 1].left - 1;
 	const middle = (right - left) / 2;
-	const isKnown = brokenHop === null || hop > brokenHop;
+	const half = Math.min(6, middle - 1); // of the cross
 	const isBroken = hop === brokenHop && condition !== "connecting";
-	const delay = isKnown && !isNarrow && hopDelays !== null ? formatDuration(hopDelays[hop]) : "";
 	return svg(
 		"g",
 		{
-			class: `hop${isBroken ? " broken" : isKnown ? "" : " unknown"}`,
-			transform: `translate(${left} ${row * ROW_DISTANCE + ROW_HEIGHT / 2})`,
+			class: `hop${isBroken ? " broken" : isKnown(hop, brokenHop) ? "" : " unknown"}`,
+			transform: `translate(${left} ${y})`,
 		},
 		svg("path", { class: "hop-arrow", d: `M0 0H${right - left}m-5 -5l5 5l-5 5` }),
-		svg("path", { class: "hop-cross", d: `M${middle - 6} -6l12 12m0 -12l-12 12` }),
-		svg("text", { class: "hop-label", x: middle, y: -7, "text-anchor": "middle" }, delay),
+		svg("path", {
+			class: "hop-cross",
+			d: `M${middle - half} ${-half}l${2 * half} ${2 * half}m0 ${-2 * half}l${-2 * half} ${2 * half}`,
+		}),
+		svg("text", { class: "hop-label", x: middle, y: -7, "text-anchor": "middle" }),
 	);
 }
 

@@ -8,12 +8,13 @@ import { IDLE_TIMEOUT_MS } from "./transport.js";
 /**
  * @import { Gap, Message } from "./client-protocol.js"
  * @import { Connection } from "./connection.js"
- * @import { Role } from "./deployment.js"
+ * @import { Process, Role } from "./deployment.js"
  * @import { Obstacle } from "./diagnosis.js"
  * @import { Actor, Bucket, Condition, Event, EventDetails, ShownMessage, State, Statistics, Transport } from "./state.js"
  */
 
 const TIME = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const MINUTE = new Intl.DateTimeFormat("en-GB", { timeStyle: "short" });
 const DATE_AND_TIME = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 // As in hello/printable.py: what controls a terminal, ends a line or reorders it, and lone surrogates.
 const UNSAFE = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
@@ -265,18 +266,24 @@ export function jumpText(count) {
 	return `↑ ${formatNumber(count)} new`;
 }
 
-/** @param {Statistics} statistics */
+/**
+ * Returns the figures of the tally; `meaning` is what a label has no room for.
+ *
+ * @param {Statistics} statistics
+ * @returns {{ label: string, value: string, meaning: string, isError?: boolean }[]}
+ */
 export function statisticsRows(statistics) {
 	const { shown, recovered, gaps, repeated, reconnects, longestSilence, medianDelay, worstDelay } = statistics;
+	const delay = "from broadcaster to page, by the clocks of both machines";
 	return [
-		{ label: "Shown", value: formatNumber(shown) },
-		{ label: "Recovered", value: formatNumber(recovered) },
-		{ label: "Lost (gaps)", value: formatNumber(gaps), isError: gaps > 0 },
-		{ label: "Repeated", value: formatNumber(repeated) },
-		{ label: "Reconnects", value: formatNumber(reconnects) },
-		{ label: "Longest silence", value: formatDuration(longestSilence) },
-		{ label: "Median delay", value: formatDuration(medianDelay) },
-		{ label: "Worst delay", value: formatDuration(worstDelay) },
+		{ label: "Shown", value: formatNumber(shown), meaning: "messages" },
+		{ label: "Recovered", value: formatNumber(recovered), meaning: "messages that came after a reconnect" },
+		{ label: "Lost (gaps)", value: formatNumber(gaps), meaning: "times that messages are missing", isError: gaps > 0 },
+		{ label: "Repeated, not shown", value: formatNumber(repeated), meaning: "messages that came a second time" },
+		{ label: "Reconnects", value: formatNumber(reconnects), meaning: "connections after the first one" },
+		{ label: "Longest silence", value: formatDuration(longestSilence), meaning: "the longest time without a message" },
+		{ label: "Median delay", value: formatDuration(medianDelay), meaning: delay },
+		{ label: "Worst delay", value: formatDuration(worstDelay), meaning: delay },
 	];
 }
 
@@ -316,15 +323,33 @@ export function pageLines(state, isNarrow) {
 }
 
 /**
+ * Returns what an actor does, with its name where there is room: its column tells it, too.
+ *
  * @param {Actor} actor
- * @param {Role | null} role
- * @param {boolean} isNarrow
+ * @param {Process} process
+ * @param {boolean} isKnown False if this page cannot know what the process does now.
+ * @param {number} length The most characters.
  */
-export function actorText(actor, role, isNarrow) {
-	const active = actor === "broadcaster" ? "leader" : "serving";
-	if (isNarrow) return role?.isActive && actor === "broadcaster" ? active : actor;
+export function actorText(actor, process, isKnown, length) {
+	const role = process[actor];
 	if (role === null) return actor;
-	return role.isActive ? `${actor}, ${active}` : `${actor}, until ${formatTime(role.seenAt)}`;
+	const text = roleText(actor, process, role, isKnown);
+	const withActor = `${actor}, ${text}`;
+	return withActor.length <= length ? withActor : text;
+}
+
+/**
+ * @param {Actor} actor
+ * @param {Process} process
+ * @param {Role} role
+ * @param {boolean} isKnown
+ */
+function roleText(actor, { broadcaster, relay }, { until }, isKnown) {
+	const active = actor === "broadcaster" ? "leader" : "serving";
+	if (until === null) return isKnown ? active : `was ${active}`;
+	// A process whose other actor is active runs this one, too.
+	const isRunning = isKnown && (broadcaster?.isActive || relay?.isActive);
+	return isRunning ? "standby" : `until ${MINUTE.format(until)}`;
 }
 
 /**
@@ -347,6 +372,10 @@ export function conditionLabel({ condition, brokenHop }) {
 	switch (condition) {
 		case "moved":
 			return "relay stopped";
+		case "unreachable":
+			return "no relay";
+		case "lost":
+			return "cut off";
 		case "slow":
 			return "too slow";
 		case "dead":
@@ -371,10 +400,19 @@ export function processesText({ shape, newest, backend }) {
 export function pathText({ hopDelays }) {
 	if (hopDelays === null) return "";
 	const [first, second, third] = hopDelays.map(formatDuration);
+	return `The newest message took ${first} to the channel, ${second} to the relay and ${third} to this page.`;
+}
+
+/**
+ * Returns how far the delays of the hops can be trusted.
+ *
+ * @param {State} state
+ */
+export function clocksText({ hopDelays }) {
+	if (hopDelays === null) return "";
 	const skew = -Math.min(...hopDelays);
-	const clocks =
-		skew > 0 ? `. The clocks differ by ${formatDuration(skew)} at least.` : ", by the clocks of the machines.";
-	return `The newest message took ${first} to the channel, ${second} to the relay and ${third} to this page${clocks}`;
+	if (skew > 0) return `Delays compare clocks that differ by ${formatDuration(skew)} at least.`;
+	return "Delays compare several machines' clocks, and may be off.";
 }
 
 /**
@@ -386,7 +424,7 @@ export function markText(mark) {
 	const at = formatTime(mark.at);
 	if ("kind" in mark) return `${at}: ${eventText(mark)}`;
 	const { count, delivery, delay, interval } = mark;
-	const how = { live: "", recovered: " recovered", history: " from before this page was opened" }[delivery];
+	const how = { live: "", recovered: " recovered", history: ", sent before this page was opened" }[delivery];
 	const took = delay === null ? "" : `, ${formatDuration(delay)} from broadcaster to page`;
 	const pause = interval === null ? "" : `, ${formatDuration(interval)} after the one before`;
 	return `${at}: ${formatCount(count, "message")}${how}${took}${pause}.`;
@@ -401,7 +439,7 @@ export function plotText(buckets, eventCount) {
 	const longest = Math.max(0, ...buckets.map(({ interval }) => interval ?? 0));
 	return [
 		formatCount(messages, "message"),
-		`intervals of up to ${formatDuration(longest)}`,
+		`at most ${formatDuration(longest)} between two`,
 		`${formatCount(eventCount, "connection event")}.`,
 	].join(", ");
 }
@@ -429,7 +467,7 @@ export function reportText(state, log, now = Date.now()) {
 		`hello at ${location.href}, ${formatIso(state.openedAt)} to ${formatIso(now)}, in ${navigator.userAgent}`,
 		statusText(state).long,
 		processesText(state),
-		pathText(state),
+		`${pathText(state)} ${clocksText(state)}`,
 		`Broadcasters: ${[...state.instances("broadcaster", now).keys()].join(", ")}`,
 		`Relays: ${[...state.instances("relay", now).keys()].join(", ")}`,
 		...statisticsRows(state.statistics(now)).map(({ label, value }) => `${label}: ${value}`),
