@@ -142,7 +142,7 @@ function drawBoxes(state, found, places, isNarrow) {
  */
 function placeColumns(isNarrow) {
 	const gap = isNarrow ? 12 : Math.min(72, width * 0.08);
-	const place = Math.min(128, width * 0.15);
+	const place = Math.min(128, Math.max(88, width * 0.15));
 	const [channel, page] = isNarrow ? [56, 32] : [place, place];
 	const process = (width - channel - page - 3 * gap) / 2;
 	let left = 0;

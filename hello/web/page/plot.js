@@ -64,7 +64,7 @@ observeSize(plot, (width, height) => {
 	draw();
 });
 new IntersectionObserver((entries) => {
-	isInView = entries.some(({ isIntersecting }) => isIntersecting);
+	isInView = entries[entries.length - 1].isIntersecting;
 	draw();
 }).observe(plot);
 addEventListener("beforeprint", () => {
