@@ -72,6 +72,8 @@ addEventListener("beforeprint", () => {
 	draw();
 });
 
+drawMark(); // a slider has a value, also before it is in view
+
 /** @param {State} state */
 export function drawPlot(state) {
 	latest = state;
