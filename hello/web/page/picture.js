@@ -80,6 +80,8 @@ export function drawPicture(state, now = Date.now()) {
 }
 
 /**
+ * Draws everything but the delays, and sets the path of a message.
+ *
  * @param {State} state
  * @param {Row[]} found
  * @param {string[][]} places The lines of the channel and of this page.
@@ -97,11 +99,11 @@ function drawBoxes(state, found, places, isNarrow) {
 	const hopTop = actorTop + actorHeight / 2;
 	const layout = { columns: placeColumns(isNarrow), isNarrow, rowHeight, actorHeight, actorTop };
 	const [first, channel, relay, page] = layout.columns;
-	const leaderRow = shown.findIndex(({ broadcaster }) => broadcaster?.broadcaster?.isActive);
-	const relayRow = shown.findIndex((row) => row.relay?.relay?.isActive);
-	const [from, to] = [leaderRow, relayRow].map((row) => Math.max(0, row) * (rowHeight + ROW_GAP));
-	const leader = shown[leaderRow]?.broadcaster ?? null;
-	const isWithin = state.backend === "memory" && leader !== null && leader === shown[relayRow]?.relay;
+	const isLeader = (/** @type {Row} */ { broadcaster }) => broadcaster?.broadcaster?.isActive;
+	const isServing = (/** @type {Row} */ row) => row.relay?.relay?.isActive;
+	const [leaderRow, relayRow] = [isLeader, isServing].map((test) => Math.max(0, shown.findIndex(test)));
+	const [from, to] = [leaderRow, relayRow].map((row) => row * (rowHeight + ROW_GAP));
+	const isWithin = state.backend === "memory" && shown[leaderRow].broadcaster === shown[relayRow].relay;
 	const isCrossing = shown.some(({ broadcaster, relay: other }) => broadcaster !== null && broadcaster === other);
 	const overhang = isCrossing ? OVERHANG : 0;
 	const [channelTop, channelHeight] = isWithin

@@ -350,12 +350,12 @@ export function actorText(actor, process, isKnown, length) {
  * @param {Role} role
  * @param {boolean} isKnown
  */
-function roleText(actor, { broadcaster, relay }, { until }, isKnown) {
+function roleText(actor, { relay }, { until }, isKnown) {
 	const active = actor === "broadcaster" ? "leader" : "serving";
 	if (until === null) return isKnown ? active : `was ${active}`;
-	// A process whose other actor is active runs this one, too.
-	const isRunning = isKnown && (broadcaster?.isActive || relay?.isActive);
-	return isRunning ? "standby" : `until ${formatMinute(until)}`;
+	// A process that serves this page runs its broadcaster, too.
+	const isStandby = isKnown && actor === "broadcaster" && relay?.isActive;
+	return isStandby ? "standby" : `until ${formatMinute(until)}`;
 }
 
 /**
