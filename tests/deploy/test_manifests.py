@@ -4,10 +4,8 @@
 The shapes differ in three values alone (`test_switch`), so that most tests read the shape `split`.
 """
 
-import functools
 import os
 import re
-import shutil
 import subprocess
 import tomllib
 from collections import Counter
@@ -27,14 +25,11 @@ from hello.settings import Settings, load
 from hello.system import CLOSE_SECONDS
 from hello.web.http_protocol import MAX_UNSENT
 from hello.web.server import GRACE_SECONDS
+from tests.deploy.manifests import SHAPES, Object, build, leaves, overlay, quantity, render
 from tests.deploy.network_policies import Peer, allowed
 from tests.deploy.tools import KUBERNETES_VERSIONS, ROOT, tool
-from tests.readmes import example
 from tests.redis_server import RedisServer
 
-Object = dict[str, Any]
-
-SHAPES = ("split", "combined")
 OURS = ("relay", "broadcaster")
 WORKLOADS = (*OURS, "redis")
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
@@ -43,17 +38,6 @@ MEASURED = {"relay": "66Mi", "broadcaster": "58Mi", "redis": "15Mi"}  # with a f
 PROGRAM_BYTES = 84 * 2**20  # an idle relay with a full log and the image's files: 82.3 MiB were measured
 STREAM_BYTES = 28 * 2**10  # a client of /events, which costs more than a WebSocket: 27.4 KiB were measured
 DEPLOY, SHARED = ((ROOT / "deploy" / name).read_text() for name in ("deploy.sh", "cluster.sh"))
-
-
-def build(folder: Path) -> dict[str, Object]:
-    """What kustomize renders there, in its order, by KIND/NAME."""
-    rendered = subprocess.run([tool("kubectl"), "kustomize", folder], check=True, capture_output=True)
-    return {f"{each['kind']}/{each['metadata']['name']}": each for each in yaml.safe_load_all(rendered.stdout)}
-
-
-@functools.cache
-def render(shape: str = "split") -> dict[str, Object]:
-    return build(ROOT / "kustomize" / "overlays" / shape)
 
 
 def spec(name: str, shape: str = "split") -> Any:
@@ -77,23 +61,6 @@ def labels(name: str) -> dict[str, str]:
 
 def ports(name: str) -> dict[str, int]:
     return {port["name"]: port["containerPort"] for port in container(name)["ports"]}
-
-
-def quantity(text: str) -> Decimal:
-    """A Kubernetes quantity such as 25m or 64Mi, as a number of cores or bytes."""
-    for suffix, factor in (("Mi", 2**20), ("Gi", 2**30), ("m", Decimal("0.001"))):
-        if text.endswith(suffix):
-            return Decimal(text.removesuffix(suffix)) * factor
-    return Decimal(text)
-
-
-def leaves(value: object, path: str = "") -> dict[str, object]:
-    """Each value in a nested object, empty ones too, by its path, in which a list's entries have their names."""
-    if not value or not isinstance(value, dict | list):
-        return {path: value}
-    if isinstance(value, list):
-        value = {each.get("name", n) if isinstance(each, dict) else n: each for n, each in enumerate(value)}
-    return {key: leaf for name, inner in value.items() for key, leaf in leaves(inner, f"{path}/{name}").items()}
 
 
 def settings(name: str, monkeypatch: pytest.MonkeyPatch, shape: str = "split") -> Settings:
@@ -208,12 +175,7 @@ def test_scripts() -> None:
 
 def autoscaled(tmp_path: Path, shape: str, *more: str) -> tuple[Any, dict[str, Object]]:
     """The autoscaler's spec, and the other objects, of the kustomization in the README over this shape."""
-    shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
-    text = "\n".join(map(example, ("autoscaled", *more)))
-    folder = tmp_path / "kustomize" / "overlays" / "autoscaled"
-    folder.mkdir()
-    (folder / "kustomization.yaml").write_text(text.replace("../split", f"../{shape}"))
-    objects = build(folder)
+    objects = build(overlay(tmp_path, shape, "autoscaled", *more))
     scaler = objects.pop("HorizontalPodAutoscaler/relay")
     for version in KUBERNETES_VERSIONS:
         assert kubernetes_validate.validate(scaler, version, strict=True) == version
