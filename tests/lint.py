@@ -21,10 +21,11 @@ from pathlib import Path
 
 import yaml
 
+from tests.deploy.manifests import SHAPES, overlay
 from tests.deploy.tools import INSTALL, KUBERNETES_VERSIONS, ROOT, find
 
 CHECKOV_KINDS = ("--framework", "kubernetes", "dockerfile")
-SHAPES = ("split", "combined")
+EXAMPLES = ("sentinel", "external redis")  # kustomizations in deploy/README.md
 # What bash 3.2, the bash of macOS, does not support: shellcheck does not check for it.
 NEWER_BASH = "|".join(
     (
@@ -54,8 +55,9 @@ class Linter:
 def linters(folder: Path) -> list[Linter]:
     """All linters; `folder` holds what `prepare` wrote there."""
     scripts = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "deploy").glob("*.sh"))]
+    scripts += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "kustomize").rglob("*.sh"))]
     steps = [str(path) for path in sorted(folder.glob("*.sh"))]
-    rendered = [str(folder / f"{shape}.yaml") for shape in SHAPES]
+    rendered = [str(folder / f"{name}.yaml") for name in (*SHAPES, *EXAMPLES)]
     return [
         Linter("mypy", ["mypy"]),
         Linter(
@@ -92,11 +94,12 @@ def linters(folder: Path) -> list[Linter]:
 
 
 def prepare(folder: Path) -> None:
-    """Write to `folder` what the overlays render, as SHAPE.yaml, and each step of the workflows, as a script."""
+    """Write to `folder` what the overlays and the examples render, as NAME.yaml, and each step of the workflows."""
     if kubectl := find("kubectl"):
-        for shape in SHAPES:
-            command = [kubectl, "kustomize", f"kustomize/overlays/{shape}", "-o", str(folder / f"{shape}.yaml")]
-            subprocess.run(command, cwd=ROOT, check=True)
+        overlays = {shape: ROOT / "kustomize" / "overlays" / shape for shape in SHAPES}
+        overlays |= {name: overlay(folder, "split", name) for name in EXAMPLES}
+        for name, source in overlays.items():
+            subprocess.run([kubectl, "kustomize", source, "-o", str(folder / f"{name}.yaml")], check=True)
     for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
         for job, spec in yaml.safe_load(workflow.read_text())["jobs"].items():
             for number, step in enumerate(spec["steps"], 1):

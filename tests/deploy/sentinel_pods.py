@@ -1,0 +1,152 @@
+"""Runs the Redis pods and the sentinels of `kustomize/components/redis-sentinel` as processes of this machine.
+
+They run the component's own scripts and configuration. Each pod has an address of the loopback interface in place of
+its Service's name, and a folder in place of its volumes. As in a cluster, a pod that starts has its volume of before.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import redis
+
+from tests.deploy.tools import ROOT, tool
+
+KUSTOMIZE = ROOT / "kustomize"
+FILES = (
+    KUSTOMIZE / "base" / "redis.conf",
+    *(KUSTOMIZE / "components" / "redis-sentinel" / name for name in ("redis.sh", "sentinel.sh", "sentinel.conf")),
+)
+FOLDERS = {"/etc/redis": "config", "/etc/sentinel": "config", "/data": "data", "/tmp": "tmp"}
+PORTS = {"redis": 6379, "sentinel": 26379}
+ADDRESSES = {f"{kind}-{n}": f"127.0.{number}.{10 + n}" for number, kind in enumerate(PORTS, 61) for n in range(3)}
+WAIT_SECONDS = 60.0  # a failover takes four, and some ten where the first attempt fails
+ACKNOWLEDGED_MS = 1000
+QUOTED = 'with "quotes" and \\'  # a password that both scripts have to quote
+
+T = TypeVar("T")
+
+
+class SentinelPods:
+    """Three Redis and three sentinels, by their pods' names; they end with the context."""
+
+    names = tuple(ADDRESSES)
+
+    def __init__(self, directory: Path, *, secret: str = "") -> None:
+        tool("redis-server", "install Debian's `redis-server`")
+        self._directory = directory
+        self._password = secret
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        for pod in self.names:
+            for folder in ("config/auth", "data", "tmp"):
+                (directory / pod / folder).mkdir(parents=True)
+            for file in FILES:
+                (directory / pod / "config" / file.name).write_text(self._localised(file.read_text(), pod))
+            quoted = re.sub(r'(["\\])', r"\\\1", secret)
+            (directory / pod / "config" / "auth" / "auth.conf").write_text(f'requirepass "{quoted}"\n')
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pod in tuple(self._processes):
+            self.kill(pod)
+
+    def start(self, *pods: str) -> None:
+        for pod in pods:
+            passwords = {"REDISCLI_AUTH": self._password, "REDIS_PASSWORD": self._password}
+            environment = {**os.environ, **passwords, "POD": ADDRESSES[pod]}
+            script = self._directory / pod / "config" / f"{_kind(pod)}.sh"
+            with (self._directory / pod / "log").open("ab") as log:
+                # Its own group: redis.sh waits in other programs before it becomes Redis.
+                self._processes[pod] = subprocess.Popen(
+                    ["sh", script], env=environment, stdout=log, stderr=log, start_new_session=True
+                )
+
+    def kill(self, pod: str, *, lose_volume: bool = False) -> None:
+        process = self._processes.pop(pod)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if lose_volume:
+            shutil.rmtree(self._directory / pod / "data")
+            (self._directory / pod / "data").mkdir()
+
+    def primary(self) -> str:
+        """Return the name of the pod that the sentinel with the latest failover names."""
+        address = max(self._views(), key=lambda each: int(each["config-epoch"]))["address"]
+        return next(pod for pod, known in ADDRESSES.items() if known == address)
+
+    def wait_until_all_know_each_other(self) -> None:
+        """Return once every sentinel sees a primary, two replicas and two other sentinels, and all of them reply."""
+
+        def complete() -> None:
+            for each in self._views():
+                assert (each["num-slaves"], each["num-other-sentinels"], each["flags"]) == ("2", "2", "master")
+            for n in range(3):
+                state = self._client(f"redis-{n}").info("replication")
+                assert state["role"] == "master" or state["master_link_status"] == "up"
+
+        _retry(complete)
+
+    def publish(self) -> str:
+        """Append an entry to the stream of the primary; return its position once a replica has it."""
+
+        def append() -> str:
+            with self._client(self.primary()) as client:
+                position = str(client.xadd("hello", {"text": "Hello world"}))
+                assert client.execute_command("WAIT", 1, ACKNOWLEDGED_MS) >= 1
+                return position
+
+        return _retry(append)
+
+    def entries(self) -> list[str]:
+        with self._client(self.primary()) as client:
+            return [str(position) for position, _ in client.xrange("hello")]
+
+    def _views(self) -> list[dict[str, Any]]:
+        """What each sentinel knows of the primary."""
+        views = []
+        for n in range(3):
+            with self._client(f"sentinel-{n}") as client:
+                fields = client.execute_command("SENTINEL", "MASTER", "hello")
+                # In a failover the `ip` of the first reply is still the old primary.
+                address, _ = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "hello")
+            views.append({"address": address, **{name: str(value) for name, value in fields.items()}})
+        return views
+
+    def _client(self, pod: str) -> Any:
+        kind = _kind(pod)
+        password = self._password if kind == "redis" else None
+        return redis.Redis(
+            host=ADDRESSES[pod], port=PORTS[kind], password=password, socket_timeout=2, decode_responses=True
+        )
+
+    def _localised(self, text: str, pod: str) -> str:
+        text = text.replace("bind * -::*", f"bind {ADDRESSES[pod]}")
+        text = re.sub(r"\b(redis|sentinel)-\d\b", lambda name: ADDRESSES[name[0]], text)
+        folders = "|".join(FOLDERS)
+        return re.sub(
+            rf"(?<![\w/])({folders})(?=[/\s\"])", lambda found: str(self._directory / pod / FOLDERS[found[1]]), text
+        )
+
+
+def _kind(pod: str) -> str:
+    return pod.partition("-")[0]
+
+
+def _retry(step: Callable[[], T]) -> T:
+    """Return what the step returns, once it neither loses a connection nor finds that something is not so yet."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return step()
+        except (redis.RedisError, AssertionError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
