@@ -91,8 +91,13 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         await serve(app, stop, listener=listener, reserved_fds=reserved, on_refused=on_refused, task_status=task_status)
 
     with handling_stop(_stopper(stop)):
-        where, history = settings.channel, settings.history
-        opening = open_channel(where, history=history, access=settings.access, stream=settings.stream)
+        opening = open_channel(
+            settings.channel,
+            history=settings.history,
+            access=settings.access,
+            stream=settings.stream,
+            replicas_ack=settings.replicas_ack,
+        )
         async with watched_loop(), opening as channel:
             _tune_gc()
             await run(settings, channel, serve=serve_at, stop=stop)

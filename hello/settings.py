@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     channel_ca: str = Field("", description="a file in PEM format: authorities to trust beside the system's, for TLS")
     channel_cert: str = Field("", description="a file in PEM format: the certificate of this client, for TLS")
     channel_key: str = Field("", description="a file in PEM format: its key, if that file does not have it too")
+    replicas_ack: int = Field(
+        0, description="replicas that must have a message before it is published; 1 where Redis fails over", ge=0, le=9
+    )
     stream: str = Field(DEFAULT_STREAM, description="the stream in Redis, with its keys: one for each deployment")
     text: str = Field("Hello world", description="the text of the messages, 1 to 4096 characters", max_length=4096)
     broadcaster: str = Field(
@@ -304,6 +307,8 @@ def _conflicts(settings: Settings) -> Iterator[str]:
 
 def _channel_conflicts(settings: Settings) -> Iterator[str]:
     if scheme_of(settings.channel) == "memory":
+        if settings.replicas_ack:
+            yield "{replicas_ack}: memory:// in {channel} has no replicas; give redis+sentinel://"
         return
     access, address = settings.access, parse(settings.channel)
     if access.password and address.password:

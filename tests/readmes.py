@@ -17,3 +17,9 @@ def example(name: str) -> str:
     """Return the code block below the comment `<!-- name -->`, which stands in exactly one README."""
     (found,) = re.findall(rf"<!-- {re.escape(name)} -->\n+```\w*\n(.+?)\n```", ALL, re.DOTALL)
     return str(found)
+
+
+def least_rights() -> str:
+    """Return the rights of an ACL user that deploy/README.md names for a channel, as Redis takes them."""
+    (found,) = re.findall(r"`(~hello ~\{hello\}:\* &hello -@all [^`]*)`", " ".join(ALL.split()))
+    return str(found)

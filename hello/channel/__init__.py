@@ -20,6 +20,11 @@ leader   at most one process at a time has the lease, until it releases the leas
          LEASE_SECONDS; a new message from any other holder is refused (Fenced)
 outage   while the server is away or refuses, publish and subscription raise ChannelLost within seconds
 leave    leaving a subscription frees everything that it held, on error and cancellation too
+
+A backend of several servers keeps one more, which its own tests show:
+
+durable  with n copies asked for, a message counts as published once n other servers have it, and so survives the
+         unplanned loss of any one server
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator

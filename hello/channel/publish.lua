@@ -53,7 +53,11 @@ if redis.call('HLEN', ids) ~= length then
 end
 
 local known = redis.call('HGET', ids, id)
-if known then return known end
+if known then
+  -- A write, since WAIT counts no replica for a connection that wrote nothing: the message may not be on any.
+  redis.call('SET', high_watermark, last)
+  return known
+end
 if holder ~= '' and redis.call('GET', lease) ~= holder then return false end
 
 local time = redis.call('TIME')

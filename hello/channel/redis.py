@@ -49,6 +49,7 @@ XreadReply = list[tuple[str, list[tuple[str, list[str]]]]]  # stream, then its r
 log = logging.getLogger(__name__)
 
 LOWEST_VERSION = (6, 2)  # of Redis: 6.0 does not know ( in XREVRANGE. Every Valkey says that it is Redis 7.2.
+ACKNOWLEDGE_SECONDS = 1.0  # for replicas to acknowledge a message, before it is published again
 DISCONNECT_SECONDS = 1.0  # for the orderly end of a connection; after that it is dropped
 
 # Replies that only a programming error causes: a retry cannot help. Every other error of Redis may pass by itself, and
@@ -83,14 +84,16 @@ class Keys(NamedTuple):
 
 
 @asynccontextmanager
-async def open_redis(url: str, access: Access, *, history: int, stream: str) -> AsyncIterator["RedisChannel"]:
+async def open_redis(
+    url: str, access: Access, *, history: int, stream: str, replicas_ack: int = 0
+) -> AsyncIterator["RedisChannel"]:
     """Open the channel in the Redis of this URL; it connects when it is used, and disconnects on leaving.
 
     Raises ValueError if the URL cannot be parsed.
     """
     server = Server(url, access)
     async with _client(server) as client:
-        yield RedisChannel(server, client, history=history, stream=stream)
+        yield RedisChannel(server, client, history=history, stream=stream, replicas_ack=replicas_ack)
 
 
 class RedisChannel:
@@ -104,10 +107,11 @@ class RedisChannel:
     and INFO need not be permitted.
     """
 
-    def __init__(self, server: Server, client: Redis, *, history: int, stream: str) -> None:
+    def __init__(self, server: Server, client: Redis, *, history: int, stream: str, replicas_ack: int) -> None:
         self._server = server
         self._client = client
         self._history = history
+        self._replicas_ack = replicas_ack
         self._keys = Keys.of(stream)
         self._high_watermark = ORIGIN  # the highest position that this object has published or read
         self._worked = False  # True once any server has executed a script
@@ -115,7 +119,7 @@ class RedisChannel:
     async def publish(self, message: Message, holder: str | None = None) -> Position:
         fields = (message.id, message.text, message.broadcaster, message.sent_at, message.to_json())
         args: list[str | int] = [str(self._high_watermark), self._history, holder or "", *fields]
-        reply = await self._run(PUBLISH, self._keys, args)
+        reply = await self._run(PUBLISH, self._keys, args, self._replicas_ack)
         if reply is None:
             raise Fenced
         position = Position.parse(str(reply))
@@ -142,25 +146,30 @@ class RedisChannel:
             async with aclosing(self._follow(client, after or ORIGIN)) as batches:
                 yield Subscription(last, batches)
 
-    async def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int], replicas: int = 0) -> Any:
         try:
             async with _losses_raised(self._server):
-                return await self._evaluate(self._client, script, keys, args)
+                if await self._server.has_moved(self._client.connection_pool):
+                    await self._replace_pool()
+                return await self._evaluate(self._client, script, keys, args, replicas)
         except ChannelLost:
             await self._replace_pool()
             raise
 
-    async def _evaluate(self, client: Redis, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run the script and return its reply.
+    async def _evaluate(
+        self, client: Redis, script: str, keys: Sequence[str], args: Sequence[str | int], replicas: int = 0
+    ) -> Any:
+        """Run the script and return its reply, once so many replicas have what it wrote.
 
         EVAL follows EVALSHA where Redis does not know the script. SCRIPT LOAD in its place would need one more
         permission, and Redis may forget the script again before it is called.
         """
+        words = (len(keys), *keys, *args)
         try:
             try:
-                reply = await client.evalsha(_sha1(script), len(keys), *keys, *args)
+                reply = await _execute(client, replicas, "EVALSHA", _sha1(script), *words)
             except NoScriptError:
-                reply = await client.eval(script, len(keys), *keys, *args)
+                reply = await _execute(client, replicas, "EVAL", script, *words)
         except ResponseError as error:
             if (version := await _version_if_too_old(client)) is None:
                 raise
@@ -192,6 +201,8 @@ class RedisChannel:
             connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # redis has no types for it
             connection.socket_timeout = None
             while True:
+                if await self._server.has_moved(client.connection_pool):
+                    raise ChannelLost("the sentinels name another primary")
                 command = ("XREAD", "COUNT", str(MAX_BATCH), *block, "STREAMS", stream, cursor)
                 packed = pack_command(command)  # type: ignore[arg-type]  # its stub knows tuples of one string only
                 async with asyncio.timeout(REPLY_SECONDS):
@@ -214,6 +225,25 @@ class RedisChannel:
                     self._high_watermark = max(self._high_watermark, batch[-1].position)
                 if batch or not rows:
                     yield batch
+
+
+async def _execute(client: Redis, replicas: int, *words: str | int) -> Any:
+    """Run a command and return its reply, once so many replicas have acknowledged what it wrote.
+
+    WAIT counts the replicas that have received the last write of its own connection, so both share one.
+    """
+    if not replicas:
+        return await client.execute_command(*words)  # type: ignore[no-untyped-call]  # redis has no types for it
+    async with client.pipeline(transaction=False) as pipeline:
+        pipeline.execute_command(*words)
+        pipeline.wait(replicas, int(ACKNOWLEDGE_SECONDS * 1000))
+        reply, acknowledged = await pipeline.execute(raise_on_error=False)
+    for each in (reply, acknowledged):
+        if isinstance(each, Exception):
+            raise each
+    if acknowledged < replicas:
+        raise ChannelLost(f"{acknowledged} of {replicas} replicas acknowledged the message")
+    return reply
 
 
 async def _version_if_too_old(client: Redis) -> str | None:

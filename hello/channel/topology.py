@@ -4,43 +4,45 @@ Everything that the client library would retry or restore by itself is switched 
 duplicates or loses a message. The caller sees every loss, as ChannelLost.
 """
 
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import anyio
-from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from hello.channel import HEARTBEAT_SECONDS
 from hello.channel.address import Access, parse
 
 REPLY_SECONDS = 4.0  # without a byte of a reply the server counts as gone: clients are notified within 6 s
+SENTINEL_SECONDS = 1.0  # for a sentinel's replies, which take it some milliseconds
+LATE_SENTINEL_SECONDS = 0.2  # more for the others, once most sentinels have replied
 RESOLVE_SECONDS = 1.0  # for the name of a server that did not reply: to resolve it takes a cluster some milliseconds
 
 
 class Server:
-    """One server, at the address in a URL. Raises ValueError if the URL cannot be parsed."""
+    """The server that a URL names, or the primary that the sentinels in it name.
+
+    Raises ValueError if the URL cannot be parsed.
+    """
 
     def __init__(self, url: str, access: Access) -> None:
         self._address = address = parse(url)
         self.tls = address.tls
-        self._options: dict[str, Any] = {
-            "db": address.database,
+        self._primary: tuple[str, int] | None = None  # by the sentinels
+        self._asked_at = 0.0
+        self._options: dict[str, Any] = {  # of connections to sentinels too
             "decode_responses": True,
-            "encoding_errors": "replace",  # a foreign entry that is not UTF-8 is skipped, and does not end the process
             "protocol": 2,  # these two fix the form of a reply, whatever the next default of the library is
             "legacy_responses": True,
-            "socket_timeout": REPLY_SECONDS,
-            "socket_connect_timeout": REPLY_SECONDS,
             "retry": Retry(NoBackoff(), 0),
         }
-        if access.password_file:
-            self._options["credential_provider"] = _FilePassword(address.username, access.password_file)
-        else:
-            password = access.password or address.password
-            self._options |= {"username": address.username or None, "password": password or None}
         if address.tls:
             self._options |= {
                 "ssl_ca_certs": access.ca or None,
@@ -48,21 +50,86 @@ class Server:
                 "ssl_keyfile": access.key or None,
                 "ssl_password": "",  # without one OpenSSL would ask for the password of a key, and wait
             }
+        self._server_options: dict[str, Any] = self._options | {
+            "db": address.database,
+            "encoding_errors": "replace",  # a foreign entry that is not UTF-8 is skipped, and does not end the process
+            "socket_timeout": REPLY_SECONDS,
+            "socket_connect_timeout": REPLY_SECONDS,
+        }
+        if access.password_file:
+            self._server_options["credential_provider"] = _FilePassword(address.username, access.password_file)
+        else:
+            password = access.password or address.password
+            self._server_options |= {"username": address.username or None, "password": password or None}
 
     def pool(self) -> ConnectionPool:
+        options = self._server_options
         if path := self._address.path:
-            return ConnectionPool(UnixDomainSocketConnection, path=path, **self._options)
-        of_class = SSLConnection if self.tls else Connection
-        return ConnectionPool(of_class, host=self._address.host, port=self._address.port, **self._options)
+            return ConnectionPool(UnixDomainSocketConnection, path=path, **options)
+        if service := self._address.service:
+            return SentinelConnectionPool(service, self, ssl=self.tls, **options)  # type: ignore[no-untyped-call]  # redis has no types for it
+        [(host, port)] = self._address.hosts
+        return ConnectionPool(SSLConnection if self.tls else Connection, host=host, port=port, **options)
+
+    async def has_moved(self, pool: ConnectionPool) -> bool:
+        """Return True if the sentinels name another primary than the one that this pool is connected to.
+
+        A primary that is cut off from its sentinels does not know that another one has taken its place. The sentinels
+        are asked every HEARTBEAT_SECONDS; if none replies, nothing has moved.
+        """
+        if not isinstance(pool, SentinelConnectionPool):
+            return False
+        if monotonic() - self._asked_at >= HEARTBEAT_SECONDS:
+            with suppress(RedisError, OSError):
+                await self.discover_master(self._address.service)
+        return pool.master_address not in (None, self._primary)
+
+    async def discover_master(self, service: str) -> tuple[str, int]:
+        """Return host and port of the primary; a pool calls this for each connection.
+
+        All sentinels are asked at once, and the latest failover counts. The first reply alone may come from a sentinel
+        that has not heard of it yet, or is cut off from the others, together with the old primary.
+
+        Raises the error of a sentinel if none knows the primary.
+        """
+        self._asked_at = monotonic()
+        found: list[tuple[int, str, int]] = []  # the number of the failover, and the primary since then
+        errors: list[Exception] = []
+
+        async def ask(host: str, port: int) -> None:
+            options = self._options | {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS}
+            state: Any
+            primary: Any
+            try:
+                async with Redis(host=host, port=port, ssl=self.tls, **options) as sentinel:
+                    state = await sentinel.sentinel_master(service)
+                    # During a failover the `ip` in this state is still that of the old primary.
+                    primary = await sentinel.sentinel_get_master_addr_by_name(service)
+            except (RedisError, OSError) as error:
+                errors.append(error)
+            else:
+                found.append((int(state["config-epoch"]), *primary))
+                if 2 * len(found) > len(self._address.hosts):
+                    group.cancel_scope.deadline = anyio.current_time() + LATE_SENTINEL_SECONDS
+
+        async with anyio.create_task_group() as group:
+            for host, port in self._address.hosts:
+                group.start_soon(ask, host, port)
+        if not found:
+            raise max(errors, key=lambda error: isinstance(error, ResponseError))
+        _, host, port = max(found)
+        self._primary = host, port
+        return self._primary
 
     async def resolves(self) -> bool:
-        """Return True if the name of the server resolves now: a connect may have failed, or timed out, since not."""
+        """Return True if the name of a server resolves now: a connect may have failed, or timed out, since not."""
         with anyio.move_on_after(RESOLVE_SECONDS):
-            try:
-                return bool(self._address.path or await anyio.getaddrinfo(self._address.host, None))
-            except OSError:
-                pass
-        return False
+            for host, _ in self._address.hosts:
+                try:
+                    return bool(await anyio.getaddrinfo(host, None))
+                except OSError:
+                    pass
+        return bool(self._address.path)
 
 
 class _FilePassword(CredentialProvider):

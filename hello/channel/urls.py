@@ -14,12 +14,19 @@ NO_ACCESS = Access()
 
 @asynccontextmanager
 async def open_channel(
-    url: str, *, history: int, access: Access = NO_ACCESS, stream: str = DEFAULT_STREAM
+    url: str,
+    *,
+    history: int,
+    access: Access = NO_ACCESS,
+    stream: str = DEFAULT_STREAM,
+    replicas_ack: int = 0,
 ) -> AsyncIterator[Channel]:
     """Open the channel of this URL, which keeps `history` entries (at least 1); leaving the context closes it.
 
-    Channels with the same URL and the same `stream` are one. In memory each channel is one of its own, and `access` and
-    `stream` have no effect. A name with braces would put the keys into several hash slots of a Redis Cluster.
+    Channels with the same URL and the same `stream` are one. In memory each channel is one of its own, and only
+    `history` has an effect. A name with braces would put the keys into several hash slots of a Redis Cluster.
+
+    A message is published once `replicas_ack` replicas of Redis have acknowledged it.
 
     Opening does not need the backend to be there: the first publish or subscribe connects to it.
 
@@ -33,7 +40,7 @@ async def open_channel(
         case scheme if scheme in SCHEMES:
             from hello.channel.redis import open_redis  # imported here, so that only a user of Redis loads its client
 
-            async with open_redis(url, access, history=history, stream=stream) as channel:
+            async with open_redis(url, access, history=history, stream=stream, replicas_ack=replicas_ack) as channel:
                 yield channel
         case scheme:
             raise ValueError(f"no channel for {scheme!r}: give one of {', '.join(f'{known}://' for known in SCHEMES)}")

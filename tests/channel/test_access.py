@@ -16,9 +16,9 @@ from hello.settings import ConfigError, load
 from hello.testing.conformance import ids, make_message, read
 from tests.conftest import missing
 from tests.engines import on_each_engine
+from tests.readmes import least_rights
 from tests.redis_server import USUAL, RedisServer
 
-DEPLOY = (Path(__file__).parents[2] / "deploy/README.md").read_text()
 OPTIONAL = {"publish", "xinfo|stream"}  # a script goes on without them
 
 
@@ -116,20 +116,27 @@ def test_mistakes_in_files(pem: Path, tmp_path: Path) -> None:
 
 def test_url() -> None:
     """A URL has a user, a password, a host, which may be an IPv6 address, a port and a database, or a socket."""
-    assert parse("VALKEYS://me:a%2Fb@c@[::1]:7/3")[:] == (True, "me", "a/b@c", "::1", 7, "", 3)
-    assert parse("redis://localhost/")[:] == (False, "", "", "localhost", 6379, "", 0)
-    assert parse("unix://me@/run/a.sock?db=3")[:] == (False, "me", "", "", 0, "/run/a.sock", 3)
+    assert parse("VALKEYS://me:a%2Fb@c@[::1]:7/3")[:] == (True, "me", "a/b@c", (("::1", 7),), "", "", 3)
+    assert parse("redis://localhost/")[:] == (False, "", "", (("localhost", 6379),), "", "", 0)
+    assert parse("unix://me@/run/a.sock?db=3")[:] == (False, "me", "", (), "", "/run/a.sock", 3)
+    hosts = (("a", 26379), ("::1", 2), ("c", 26379))
+    assert parse("redis+sentinel://me@a,[::1]:2,c/the%20one/4")[:] == (False, "me", "", hosts, "the one", "", 4)
+    assert parse("rediss+sentinel://a/one")[:] == (True, "", "", hosts[:1], "one", "", 0)
     for url in [
         "redis://h:0",
         "redis://h:65536",
-        "redis://a,b",
         "redis://::1",
+        "redis+sentinel://a,b",
+        "redis+sentinel://a,,b/one",
+        "redis+sentinel://a,::1/one",
         "unix://h",
         "unix://h/a",
         "unix:///a?b",
     ]:
         with pytest.raises(ValueError, match="give memory://, redis://HOST:PORT"):
             parse(url)
+    with pytest.raises(ValueError, match=r"several hosts are sentinels: give redis\+sentinel://HOST,HOST,HOST/SERVICE"):
+        parse("redis://a,b")
 
 
 @pytest.mark.parametrize("engine", [USUAL])
@@ -165,7 +172,7 @@ async def test_password_file(redis_server: RedisServer, engine: str, tmp_path: P
 
 async def test_least_rights(redis_server: RedisServer, engine: str) -> None:
     """The rights in deploy/README.md suffice for all that a channel does, and without any one of them it is lost."""
-    [rights] = re.findall(r"`(~hello ~\{hello\}:\* &hello -@all [^`]*)`", " ".join(DEPLOY.split()))
+    rights = least_rights()
     raw = Redis.from_url(redis_server.url)
 
     async def use(*rules: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploy.manifests import SHAPES, Object, build, leaves, overlay, quantity, render
 from tests.deploy.network_policies import Peer, allowed
-from tests.deploy.sentinel_pods import QUOTED, SentinelPods
+from tests.sentinel_pods import QUOTED, SentinelPods
 
 OURS = ("relay", "broadcaster")
 SERVERS = ("redis", "sentinel")

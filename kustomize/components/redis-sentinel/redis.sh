@@ -43,8 +43,11 @@ REPLY
   sleep 1
 done
 
+# A replica that needs a copy gets it at once. By default the primary waits five seconds for others that need one, too, and
+# until then it publishes nothing, for lack of a copy.
 cat >/tmp/redis.conf <<CONFIG
 include /etc/redis/redis.conf
+repl-diskless-sync-delay 0
 replica-announce-ip $POD
 masterauth "$(printf %s "$password" | sed 's/[\\"]/\\&/g')"
 $replicaof
