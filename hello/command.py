@@ -91,12 +91,9 @@ async def _run(settings: Settings, listeners: dict[str, socket.socket]) -> None:
         await serve(app, stop, listener=listener, reserved_fds=reserved, on_refused=on_refused, task_status=task_status)
 
     with handling_stop(_stopper(stop)):
+        history, stream, ack = settings.history, settings.stream, settings.replicas_ack
         opening = open_channel(
-            settings.channel,
-            history=settings.history,
-            access=settings.access,
-            stream=settings.stream,
-            replicas_ack=settings.replicas_ack,
+            settings.channel, history=history, access=settings.access, stream=stream, replicas_ack=ack
         )
         async with watched_loop(), opening as channel:
             _tune_gc()

@@ -98,10 +98,9 @@ class Server:
 
         async def ask(host: str, port: int) -> None:
             options = self._options | {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS}
-            state: Any
-            primary: Any
+            sentinel: Any = Redis(host=host, port=port, ssl=self.tls, **options)  # the types of its replies are unions
             try:
-                async with Redis(host=host, port=port, ssl=self.tls, **options) as sentinel:
+                async with sentinel:
                     state = await sentinel.sentinel_master(service)
                     # During a failover the `ip` in this state is still that of the old primary.
                     primary = await sentinel.sentinel_get_master_addr_by_name(service)
@@ -117,18 +116,15 @@ class Server:
                 group.start_soon(ask, host, port)
         if not found:
             raise max(errors, key=lambda error: isinstance(error, ResponseError))
-        _, host, port = max(found)
-        self._primary = host, port
+        self._primary = max(found)[1:]
         return self._primary
 
     async def resolves(self) -> bool:
         """Return True if the name of a server resolves now: a connect may have failed, or timed out, since not."""
         with anyio.move_on_after(RESOLVE_SECONDS):
             for host, _ in self._address.hosts:
-                try:
+                with suppress(OSError):
                     return bool(await anyio.getaddrinfo(host, None))
-                except OSError:
-                    pass
         return bool(self._address.path)
 
 

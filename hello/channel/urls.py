@@ -14,12 +14,7 @@ NO_ACCESS = Access()
 
 @asynccontextmanager
 async def open_channel(
-    url: str,
-    *,
-    history: int,
-    access: Access = NO_ACCESS,
-    stream: str = DEFAULT_STREAM,
-    replicas_ack: int = 0,
+    url: str, *, history: int, access: Access = NO_ACCESS, stream: str = DEFAULT_STREAM, replicas_ack: int = 0
 ) -> AsyncIterator[Channel]:
     """Open the channel of this URL, which keeps `history` entries (at least 1); leaving the context closes it.
 

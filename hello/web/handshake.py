@@ -3,7 +3,6 @@
 It must not know how its request arrived, or what the app decides by.
 """
 
-import asyncio
 import logging
 from base64 import b64decode
 from collections.abc import Callable, Iterable
@@ -49,8 +48,6 @@ class Handshake:
         self._accept = accept
         self._refuse = refuse
         self._answered = False
-        self._connect_sent = False  # to the app
-        self._disconnected = asyncio.Event()
         self._start: Any = None
         self._body = b""
 
@@ -64,10 +61,6 @@ class Handshake:
         if not self._answered:
             self._end(_response(500, [], b""))
 
-    def disconnected(self) -> None:
-        """Tell the app that the client has disconnected."""
-        self._disconnected.set()
-
     def _hand_over(self, connection: WebSocketConnection) -> None:
         self._answered = True
         answer = (
@@ -77,11 +70,7 @@ class Handshake:
         self._accept(connection, answer.encode())
 
     async def _receive(self) -> dict[str, Any]:
-        if not self._connect_sent:
-            self._connect_sent = True
-            return {"type": "websocket.connect"}
-        await self._disconnected.wait()
-        return {"type": "websocket.disconnect", "code": 1006}
+        return {"type": "websocket.connect"}  # the app decides by the request, and awaits nothing more of the client
 
     async def _send(self, message: Any) -> None:
         match message["type"]:

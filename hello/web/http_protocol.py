@@ -87,9 +87,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
         self._unset_keepalive_if_required()
-        if self._handshake is not None:
-            self._handshake.disconnected()
-            self._handshake = None  # this breaks a reference cycle
+        self._handshake = None  # this breaks a reference cycle
         super().connection_lost(exc)
         self.transport.lost()
 
@@ -201,11 +199,7 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._handshake = handshake
             self._keep_early(early)
-            target = {
-                "path": unquote(path.decode("latin-1")),
-                "raw_path": path,
-                "query_string": url.query or b"",
-            }
+            target = {"path": unquote(path.decode("latin-1")), "raw_path": path, "query_string": url.query or b""}
             scope = {**self.scope, "type": "websocket", "scheme": "ws", "subprotocols": [], **target}
             task = self.loop.create_task(handshake.run(self.app, scope))
             self.tasks.add(task)

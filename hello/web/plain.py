@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 
 from hello.feed import Feed
 
@@ -12,16 +13,7 @@ LATEST_MS = 253_402_300_799_000  # UNIX time; the end of the last year that Pyth
 
 STYLE = "body{max-width:50rem;margin:auto;padding:1rem;font:1rem/1.5 system-ui}time,small{color:GrayText}"
 
-_PAGE = """<!doctype html>
-<html lang="en-GB">
-<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-<meta http-equiv="refresh" content="{reload}"><title>Hello: recent messages</title><style>{style}</style>
-<h1>Hello</h1>
-<p>{state} This page is loaded again every {reload} seconds. <a href="?">Live, with JavaScript</a></p>
-<ol reversed>
-{entries}</ol>
-</html>
-"""
+_PAGE = Path(__file__).with_suffix(".html").read_text()
 
 
 def plain_page(feed: Feed) -> str:
