@@ -61,10 +61,12 @@ class _Client:
         None if its relay dropped the entry as a copy, and the client resumed after the first one: what is not promised.
         """
         if entry.position in self.relay.dropped:
-            first, cursor = self.relay.log.get(entry.id), self.reader.cursor
+            # The first copy counts when the relay has trimmed it, too: a client may start or resume just after it.
+            copies = (position for position, message_id in self.relay.appended.items() if message_id == entry.id)
+            first, cursor = next(copies, None), self.reader.cursor
             if first is not None and cursor is not None and cursor >= first:
                 return None
-            return first is None and entry.id not in self.reader.shown
+            return entry.id not in self.relay.log and entry.id not in self.reader.shown
         return self.relay.log.get(entry.id) != entry.position
 
 
