@@ -20,10 +20,10 @@ StartHello = Callable[..., HelloProcess]
 
 
 # Its scope is not the session: while Playwright's synchronous interface is in use, no other event loop can run in this
-# thread, and other tests need one.
-@pytest.fixture(scope="module")
+# thread, and tests of other folders need one.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """A Chromium for the tests of one file."""
+    """A Chromium for the tests of this folder."""
     with sync_playwright() as playwright:
         try:
             chromium = launch(playwright)
@@ -34,9 +34,9 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def blank(browser: Browser) -> Iterator[Page]:
-    """One blank page beside the page's own files, for the tests of a file that change nothing in it."""
+    """One blank page beside the page's own files, for the tests that change nothing in it."""
     with blank_page(browser) as page:
         yield page
 

@@ -65,7 +65,7 @@ def test_path_prefix(tab: Tab, start_hello: StartHello, tmp_path: Path) -> None:
     ("change", "text"),
     [
         ("delete AbortSignal.timeout", "needs Chrome or Edge 123, Firefox 120, Safari 17.5"),
-        ("Intl.DateTimeFormat = null", r"cannot run here \(.*TypeError.*\)"),
+        ("window.matchMedia = null", r"cannot run here \(.*TypeError.*\)"),
     ],
     ids=["old", "error"],
 )
