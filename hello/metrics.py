@@ -17,16 +17,10 @@ class Metrics:
         counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
         self.published = counter("hello_messages_published", "Messages that the channel accepted from this process.")
-        self.fenced = counter(
-            "hello_messages_fenced", "Messages that the channel refused since another broadcaster is the leader."
-        )
+        self.fenced = counter("hello_messages_fenced", "Messages refused, since another broadcaster is the leader.")
         self.leader = gauge("hello_leader", "1 while the broadcaster of this process is the leader, else 0.")
         self.relayed = counter("hello_messages_relayed", "Messages that this relay sent on to its clients.")
-        self.gaps = counter(
-            "hello_gaps",
-            "Losses that this relay found in the channel (relay), and gaps that its clients were sent (client).",
-            ["reader"],
-        )
+        self.gaps = counter("hello_gaps", "Losses in the channel (relay), gaps sent to clients (client).", ["reader"])
         for reader in ("relay", "client"):
             self.gaps.labels(reader)
         self.relay_seconds = histogram(
@@ -39,6 +33,4 @@ class Metrics:
         self.refused = counter("hello_refused", "What the public server refused of its clients.", ["reason"])
         self.clients = gauge("hello_clients", "Clients connected to this relay.")
         self.slow_clients = gauge("hello_slow_clients", "Clients that have blocked a write for more than a second.")
-        self.lag = gauge(
-            "hello_client_lag_messages", "Messages that the slow client that lags most has not been sent yet."
-        )
+        self.lag = gauge("hello_client_lag_messages", "Messages that the slowest client has not been sent yet.")

@@ -75,9 +75,7 @@ class Settings(BaseSettings):
     channel_ca: str = Field("", description="a file in PEM format: authorities to trust beside the system's, for TLS")
     channel_cert: str = Field("", description="a file in PEM format: the certificate of this client, for TLS")
     channel_key: str = Field("", description="a file in PEM format: its key, if that file does not have it too")
-    replicas_ack: int = Field(
-        0, description="replicas that must have a message before it is published; 1 where Redis fails over", ge=0, le=9
-    )
+    replicas_ack: int = Field(0, description="replicas that must have a message before it is published", ge=0, le=9)
     stream: str = Field(DEFAULT_STREAM, description="the stream in Redis, with its keys: one for each deployment")
     text: str = Field("Hello world", description="the text of the messages, 1 to 4096 characters", max_length=4096)
     broadcaster: str = Field(
@@ -178,9 +176,7 @@ class Settings(BaseSettings):
     @classmethod
     def _no_service_link(cls, port: object) -> object:
         if isinstance(port, str) and "://" in port:
-            raise ValueError(
-                "Kubernetes set this for a Service named hello: put `enableServiceLinks: false` into the pod's spec"
-            )
+            raise ValueError("Kubernetes set this for a Service named hello: give the pod `enableServiceLinks: false`")
         return port
 
     @field_validator("allowed_origins")

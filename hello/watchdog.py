@@ -48,8 +48,7 @@ def _watch(loop: asyncio.AbstractEventLoop, loop_thread: int, ended: threading.E
             continue
         where = _executed_line(loop_thread)
         log.warning(
-            "the event loop stands still for over %g s, and with it every stream of this process, in %s:"
-            " blocking work belongs into anyio.to_thread.run_sync",
+            "the event loop stands still for over %g s, in %s: use anyio.to_thread.run_sync",
             STALL_SECONDS,
             where,
         )

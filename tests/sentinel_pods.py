@@ -25,7 +25,7 @@ FILES = (
 )
 FOLDERS = {"/etc/redis": "config", "/etc/sentinel": "config", "/data": "data", "/tmp": "tmp"}  # noqa: S108  # of a pod
 PORTS = {"redis": 6379, "sentinel": 26379}
-ADDRESSES = {f"{kind}-{n}": f"127.0.{number}.{10 + n}" for number, kind in enumerate(PORTS, 61) for n in range(3)}
+NAMES = tuple(f"{kind}-{n}" for kind in PORTS for n in range(3))
 WAIT_SECONDS = 60.0  # a failover takes four, and some ten where the first attempt fails
 ACKNOWLEDGED_MS = 1000
 QUOTED = 'with "quotes" and \\'  # a password that both scripts have to quote
@@ -36,8 +36,7 @@ T = TypeVar("T")
 class SentinelPods:
     """Three Redis and three sentinels, by their pods' names; they end with the context."""
 
-    names = tuple(ADDRESSES)
-    url = f"redis+sentinel://app@{','.join(ADDRESSES[f'sentinel-{n}'] for n in range(3))}/hello"
+    names = NAMES
 
     def __init__(self, directory: Path, *, secret: str = "", rights: str = "", program: str = "redis-server") -> None:
         """`rights` are those of the user `app` in `url`, with the stream `hello`, and are given for every stream.
@@ -46,6 +45,10 @@ class SentinelPods:
         """
         tool("redis-cli", "install Debian's `redis-server`")
         self._program = program
+        # Other tests run at the same time: each process has a network of the loopback interface to itself.
+        network = f"127.{os.getpid() // 254 % 126 + 1}.{os.getpid() % 254 + 1}"
+        self._addresses = {name: f"{network}.{number}" for number, name in enumerate(NAMES, 1)}
+        self.url = f"redis+sentinel://app@{','.join(self._addresses[name] for name in NAMES[3:])}/hello"
         self._directory = directory
         self._password = secret
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -70,7 +73,7 @@ class SentinelPods:
     def start(self, *pods: str) -> None:
         for pod in pods:
             passwords = {"REDISCLI_AUTH": self._password, "REDIS_PASSWORD": self._password}
-            environment = {**os.environ, **passwords, "POD": ADDRESSES[pod]}
+            environment = {**os.environ, **passwords, "POD": self._addresses[pod]}
             script = self._directory / pod / "config" / f"{_kind(pod)}.sh"
             with (self._directory / pod / "log").open("ab") as log:
                 # Its own group: redis.sh waits in other programs before it becomes Redis.
@@ -92,7 +95,7 @@ class SentinelPods:
     def primary(self) -> str:
         """Return the name of the pod that the sentinel with the latest failover names."""
         address = max(self._views(), key=lambda each: int(each["config-epoch"]))["address"]
-        return next(pod for pod, known in ADDRESSES.items() if known == address)
+        return next(pod for pod, known in self._addresses.items() if known == address)
 
     def wait_for_another_primary(self, than: str) -> None:
         def is_another() -> None:
@@ -152,12 +155,12 @@ class SentinelPods:
         """A client of the library for this Redis or sentinel, to be closed."""
         kind = _kind(pod)
         user = "tests:any@" if kind == "redis" else ""
-        url = f"redis://{user}{ADDRESSES[pod]}:{PORTS[kind]}"
+        url = f"redis://{user}{self._addresses[pod]}:{PORTS[kind]}"
         return redis.Redis.from_url(url, socket_timeout=2, decode_responses=True)
 
     def _localised(self, text: str, pod: str) -> str:
-        text = text.replace("bind * -::*", f"bind {ADDRESSES[pod]}")
-        text = re.sub(r"\b(redis|sentinel)-\d\b", lambda name: ADDRESSES[name[0]], text)
+        text = text.replace("bind * -::*", f"bind {self._addresses[pod]}")
+        text = re.sub(r"\b(redis|sentinel)-\d\b", lambda name: self._addresses[name[0]], text)
         folders = rf"(?<![\w/])({'|'.join(FOLDERS)})(?=[/\s\"])"
         text = re.sub(folders, lambda found: str(self._directory / pod / FOLDERS[found[1]]), text)
         return text.replace("redis-server", self._program)

@@ -23,8 +23,8 @@ leave    leaving a subscription frees everything that it held, on error and canc
 
 A backend of several servers keeps one more, which its own tests show:
 
-durable  with n copies asked for, a message counts as published once n other servers have it, and so survives the
-         unplanned loss of any one server
+durable  with n copies asked for, a message counts as published once n other servers have it, and no failover is in
+         progress: it survives the loss of any one server, and a failover by hand
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator

@@ -149,9 +149,13 @@ class RedisChannel:
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int], replicas: int = 0) -> Any:
         try:
             async with _losses_raised(self._server):
+                primary = await self._server.settled_primary() if replicas else None
                 if await self._server.has_moved(self._client.connection_pool):
                     await self._replace_pool()
-                return await self._evaluate(self._client, script, keys, args, replicas)
+                reply = await self._evaluate(self._client, script, keys, args, replicas)
+                if replicas and await self._server.settled_primary() != primary:
+                    raise ChannelLost("another primary has taken over meanwhile")
+                return reply
         except ChannelLost:
             await self._replace_pool()
             raise

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from hello.channel import HEARTBEAT_SECONDS
+from hello.channel import HEARTBEAT_SECONDS, ChannelLost
 from hello.channel.address import Access, parse
 
 REPLY_SECONDS = 4.0  # without a byte of a reply the server counts as gone: clients are notified within 6 s
@@ -36,6 +36,7 @@ class Server:
         self._address = address = parse(url)
         self.tls = address.tls
         self._primary: tuple[str, int] | None = None  # by the sentinels
+        self._settled = False  # True if most sentinels replied, and no failover was in progress
         self._asked_at = 0.0
         self._options: dict[str, Any] = {  # of connections to sentinels too
             "decode_responses": True,
@@ -84,6 +85,20 @@ class Server:
                 await self.discover_master(self._address.service)
         return pool.master_address not in (None, self._primary)
 
+    async def settled_primary(self) -> tuple[str, int] | None:
+        """Return host and port of the primary, or None without sentinels.
+
+        Raises ChannelLost during a failover, or if most sentinels do not reply. Until a failover has ended, an old
+        primary that is back accepts messages, and a replica that still follows the old one acknowledges them; then both
+        become replicas of the new primary, and lose them. All of that may happen where no sentinel can be reached.
+        """
+        if not self._address.service:
+            return None
+        primary = await self.discover_master(self._address.service)
+        if not self._settled:
+            raise ChannelLost("a failover is in progress, or most sentinels do not reply")
+        return primary
+
     async def discover_master(self, service: str) -> tuple[str, int]:
         """Return host and port of the primary; a pool calls this for each connection.
 
@@ -93,7 +108,7 @@ class Server:
         Raises the error of a sentinel if none knows the primary.
         """
         self._asked_at = monotonic()
-        found: list[tuple[int, str, int]] = []  # the number of the failover, and the primary since then
+        found: list[tuple[int, str, int, str]] = []  # the number of the failover, the primary since then, its state
         errors: list[Exception] = []
 
         async def ask(host: str, port: int) -> None:
@@ -107,7 +122,7 @@ class Server:
             except (RedisError, OSError) as error:
                 errors.append(error)
             else:
-                found.append((int(state["config-epoch"]), *primary))
+                found.append((int(state["config-epoch"]), *primary, str(state["flags"])))
                 if 2 * len(found) > len(self._address.hosts):
                     group.cancel_scope.deadline = anyio.current_time() + LATE_SENTINEL_SECONDS
 
@@ -116,7 +131,9 @@ class Server:
                 group.start_soon(ask, host, port)
         if not found:
             raise max(errors, key=lambda error: isinstance(error, ResponseError))
-        self._primary = max(found)[1:]
+        self._primary = max(found)[1:3]
+        failing_over = any("failover_in_progress" in flags for *_, flags in found)
+        self._settled = not failing_over and 2 * len(found) > len(self._address.hosts)
         return self._primary
 
     async def resolves(self) -> bool:

@@ -51,9 +51,7 @@ def start_of(query: QueryParams, headers: Headers, end: Position | None) -> Posi
     if after is not None:
         position = Position.parse(after)
         if end is not None and position.milliseconds > max(now_ms(), end.milliseconds) + MAX_AHEAD_MS:
-            raise Malformed(
-                f"position {position} is more than a minute ahead of this relay's clock, and of its messages"
-            )
+            raise Malformed(f"position {position} is over a minute ahead of this relay's clock, and of its messages")
         return position
     if last is not None and not _NUMBER.fullmatch(last):
         raise Malformed(f"`last` is a number of messages, not {last[:40]!r}")

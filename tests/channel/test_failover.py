@@ -15,7 +15,7 @@ from hello.testing import PROMISES, check_channel
 from hello.testing.conformance import ids, make_message, read
 from tests.readmes import least_rights
 from tests.redis_server import redis_program
-from tests.sentinel_pods import SentinelPods
+from tests.sentinel_pods import QUOTED, SentinelPods
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ PUBLISH_SECONDS = 0.05  # between two messages
 LONGEST_SILENCE = (
     30.0  # where the code is right, some five seconds; the machine may be slow, or a vote has to be repeated
 )
-FAULTS = ("kill", "pause", "isolate", "kill a replica", "kill two sentinels", "all at once")
+FAULTS = ("kill", "lose the volume", "pause", "isolate", "kill a replica", "kill two sentinels", "all at once")
 
 
 @pytest.fixture
@@ -34,9 +34,8 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelPods]:
-    with SentinelPods(
-        tmp_path_factory.mktemp("pods"), rights=f"{least_rights()} +wait", program=redis_program()
-    ) as pods:
+    directory, rights = tmp_path_factory.mktemp("pods"), f"{least_rights()} +wait"
+    with SentinelPods(directory, secret=QUOTED, rights=rights, program=redis_program()) as pods:
         pods.start(*pods.names)
         pods.wait_until_all_know_each_other()
         yield pods
@@ -160,9 +159,9 @@ def break_it(pods: SentinelPods, fault: str) -> None:
     primary = pods.primary()
     replica = next(name for name in ("redis-0", "redis-1") if name != primary)
     match fault:
-        case "kill" | "kill a replica":
-            killed = primary if fault == "kill" else replica
-            pods.kill(killed)
+        case "kill" | "lose the volume" | "kill a replica":
+            killed = replica if fault == "kill a replica" else primary
+            pods.kill(killed, lose_volume=fault == "lose the volume")
             pods.start(killed)
         case "kill two sentinels":
             for pod in ("sentinel-0", "sentinel-1"):

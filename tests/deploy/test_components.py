@@ -11,7 +11,6 @@ import pytest
 
 from tests.deploy.manifests import SHAPES, Object, build, leaves, overlay, quantity, render
 from tests.deploy.network_policies import Peer, allowed
-from tests.sentinel_pods import QUOTED, SentinelPods
 
 OURS = ("relay", "broadcaster")
 SERVERS = ("redis", "sentinel")
@@ -120,19 +119,6 @@ def test_url_of_sentinels(sentinel: dict[str, Object]) -> None:
     assert set(re.findall(r"sentinel-\d", config(sentinel, "redis-config")["redis.sh"])) == set(hosts.split(","))
 
 
-def test_rights_of_sentinels(sentinel: dict[str, Object]) -> None:
-    """A sentinel's pod has the rights of Redis's, and prefers another node as Redis's does."""
-    redis, other = pod(sentinel, "redis"), pod(sentinel, "sentinel")
-    for key in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
-        assert other[key] == redis[key]
-    assert other["containers"][0]["securityContext"] == redis["containers"][0]["securityContext"]
-    assert "ServiceAccount/sentinel" in sentinel
-    for name in SERVERS:
-        spread = leaves(pod(sentinel, name)["topologySpreadConstraints"]) | leaves(pod(sentinel, name)["affinity"])
-        labels = [value for path, value in spread.items() if path.endswith("matchLabels/app.kubernetes.io/name")]
-        assert labels == [name, name]
-
-
 def test_network_policies(sentinel: dict[str, Object], external: dict[str, Object]) -> None:
     """Only what has to connect connects; a Redis of one's own may be anywhere."""
     servers = (("redis", "TCP 6379"), ("sentinel", "TCP 26379"))
@@ -149,22 +135,6 @@ def test_room(sentinel: dict[str, Object]) -> None:
             quantity(pod(sentinel, name)["containers"][0]["resources"]["requests"][resource]) for name in SERVERS
         )
         assert 2 * redis + 3 * other == quantity(said)
-
-
-@pytest.mark.slow
-def test_sentinels_lose_nothing(tmp_path: Path) -> None:
-    """A Redis that was killed, or lost its volume, or all of them at once: what a copy acknowledged is still there."""
-    with SentinelPods(tmp_path, secret=QUOTED) as pods:
-        pods.start(*pods.names)
-        pods.wait_until_all_know_each_other()
-        accepted = [pods.publish() for _ in range(10)]
-        for faults, lose_volume in ((("primary",), False), (("primary",), True), (pods.names, False)):
-            for pod in (names := [pods.primary() if name == "primary" else name for name in faults]):
-                pods.kill(pod, lose_volume=lose_volume)
-            pods.start(*names)
-            accepted += [pods.publish() for _ in range(10)]
-            pods.wait_until_all_know_each_other()
-            assert set(accepted) <= set(pods.entries()), (faults, lose_volume)
 
 
 def test_external_redis(shape: str, external: dict[str, Object]) -> None:
