@@ -20,10 +20,10 @@ StartHello = Callable[..., HelloProcess]
 
 
 # Its scope is not the session: while Playwright's synchronous interface is in use, no other event loop can run in this
-# thread, and tests of other folders need one.
-@pytest.fixture(scope="package")
+# thread, and other tests need one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium for the tests of this folder."""
+    """A Chromium for the tests of one file."""
     with sync_playwright() as playwright:
         try:
             chromium = launch(playwright)
@@ -34,9 +34,9 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def blank(browser: Browser) -> Iterator[Page]:
-    """One blank page beside the page's own files, for the tests that change nothing in it."""
+    """One blank page beside the page's own files, for the tests of a file that change nothing in it."""
     with blank_page(browser) as page:
         yield page
 
