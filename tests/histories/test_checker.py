@@ -125,12 +125,6 @@ def test_out_of_order() -> None:
     assert kinds(accepted(entry(2)), accepted(entry(1))) == ["out of order"]
 
 
-def test_invented() -> None:
-    """A relay or a client receives what was never accepted."""
-    assert kinds(SUBSCRIBED, *delivered(entry(1))) == ["invented"]
-    assert kinds(*FIRST, *received(entry(2))) == ["invented"]
-
-
 def test_false_gap() -> None:
     """A gap, to the relay or to the client, where nothing is lost."""
     assert kinds(*FIRST, *relayed(entry(2), entry(3)), *received(entry(3), gap=GAP)) == ["false gap", "missing"]

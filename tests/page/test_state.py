@@ -65,16 +65,6 @@ def test_live_messages(play: Play) -> None:
     assert play([[T, welcome()], [T, "open"], *live(1, 2, 4)], "state.statistics(now)") == expected | delays
 
 
-def test_history_is_not_recovered(play: Play) -> None:
-    """A message from before the page was opened is not recovered, even if it comes with the second connection."""
-    steps: list[Step] = [
-        *([T, welcome(-1)], [T, "open"], [T, numbered(-3)], [T, "lost"]),
-        *([T, welcome(1)], [T, "open"], [T, numbered(-2)], [T, numbered(-1)], [T + 1100, numbered(1)]),
-    ]
-    expected = [4, 1, ["connected 0", "lost", "resumed 1"]]
-    assert play(steps, "[state.protocol.shown, state.protocol.recovered, events()]") == expected
-
-
 def test_recovered_messages(play: Play) -> None:
     """Messages up to the head of a reconnection are recovered; the next are live."""
     steps: list[Step] = [
@@ -90,13 +80,6 @@ def test_recovered_messages(play: Play) -> None:
         *(2, 1),
         ["connected 0", "lost", "resumed 2"],
     ]
-
-
-def test_recovered_after_reset(play: Play) -> None:
-    """After a reset of the position, a message that the page did not know is recovered."""
-    steps: list[Step] = [[T, welcome(1)], [T, "open"], [T, numbered(1)]]
-    receive = "[...extra.map((frame) => state.receive(frame, now)), state.protocol.recovered]"
-    assert play(steps, f"state.protocol.resetPosition() ?? {receive}", extra=[welcome(0), numbered(0)])[-1] == 1
 
 
 def test_delays(play: Play) -> None:

@@ -12,7 +12,6 @@ from hello.watch.connection import Connecting, Disconnected, Event
 from hello.watch.output import as_json, as_text, local_time
 from hello.watch.tally import Tally
 from tests.client_histories import NOON, message, welcome
-from tests.readmes import ALL
 
 EVIL = "\x1b]0;x\x07\x9b31m\n\r\x7f\u202etxt\u2066\u2028 👩\u200d💻"
 ESCAPED = r"\x1b]0;x\x07\x9b31m\n\r\x7f\u202etxt\u2066\u2028 👩" + "\u200d💻"
@@ -102,19 +101,3 @@ def test_lines(event: Event | Tally, words: str, fields: dict[str, Any]) -> None
     start = "" if isinstance(event, Shown) else "-- "
     assert re.fullmatch(f"{start}{time}  {words}", as_text(event, NOON + 12))
     assert json.loads(as_json(event, NOON + 12)) == (CONNECTION if "state" in fields else {}) | fields
-
-
-def test_the_readmes_lines_are_such_lines() -> None:
-    """But for their numbers."""
-    named = {"broadcaster": "broadcaster-1", "relay": "relay-1"}
-    counted = Tally(shown=3, moves=1, reconnects=1, delay_median=4, delay_worst=4)
-    moved = Disconnected("moved", "closed with 1012 (service restart)", 1, 0.4)
-    recovered = shown(**named)._replace(came="recovered")
-    opened = (Connecting("ws://127.0.0.1:8000/ws", "websocket", ""), Opened("relay-1", None, "up"), Resumed(1))
-    events = (*opened, shown(**named), moved, recovered, counted)
-    sample = re.search(r"```console\n\$ \S+ watch .+\n((?:.+\n)+)```", ALL)
-    assert sample is not None
-    lines = sample[1].splitlines()
-    assert {re.sub(r"\d+", "N", line) for line in lines} == {
-        re.sub(r"\d+", "N", as_text(each, NOON)) for each in events
-    }
