@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -67,12 +66,3 @@ def test_run_command(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
-
-
-def test_faults_command() -> None:
-    """The command would run for twenty minutes: its `--help` shows that it knows the options of the README."""
-    command = re.fullmatch(r"\.venv/bin/python (-m tests\.faults) (.+)", example("faults"))
-    assert command is not None
-    asked = [sys.executable, *command[1].split(), "--help"]
-    answer = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(f"{option} " in answer for option in re.findall(r"--\w+", command[2]))

@@ -17,8 +17,7 @@ from redis import Redis
 
 from tests.bench.load import Load, Losses, open_channel
 from tests.bench.machine import build
-from tests.bench.report import table
-from tests.bench.rounds import METRICS, Sample, Samples, Size
+from tests.bench.rounds import METRICS
 from tests.bench.servers import Running, Server
 from tests.conftest import missing
 from tests.deploy.tools import ROOT
@@ -108,12 +107,3 @@ def faulty(redis: RedisServer, _directory: Path) -> Iterator[Running]:
         yield Running(listener.getsockname()[1], [os.getpid()])
         thread.join(timeout=10)
         assert not thread.is_alive()
-
-
-def test_ratio_within_a_round() -> None:
-    """The ratio to the floor is the median of the ratios of each round, not the ratio of the medians."""
-    values = [("floor", 1, 1.0), ("hello", 1, 2000.4), ("floor", 2, 1000.0), ("hello", 2, 1100.0), ("floor", 3, 3.0)]
-    values.append(("hello", 3, 36.04))
-    samples = Samples([Sample(server, "", round_, 1, {"cpu_100": value}, Losses()) for server, round_, value in values])
-    _, _, *rows = table(samples, Size(3, 1, 1, 1.0, 1.0), METRICS[1:2])
-    assert rows == ["| floor () | 3.00 (1.00 to 1,000) |  |", "| hello () | 1,100 (36.0 to 2,000) | 12.01 |"]

@@ -4,12 +4,11 @@
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.deploy.manifests import SHAPES, Object, build, leaves, overlay, quantity, render
+from tests.deploy.manifests import SHAPES, Object, build, leaves, overlay, render
 from tests.deploy.network_policies import Peer, allowed
 
 OURS = ("relay", "broadcaster")
@@ -125,16 +124,6 @@ def test_network_policies(sentinel: dict[str, Object], external: dict[str, Objec
     assert connections(sentinel) == {(name, *server) for name in (*OURS, *SERVERS) for server in servers}
     ports = ("TCP 6379", "TCP 26379", "TCP 16379", "TCP 443")
     assert connections(external) == {(name, "outside", port) for name in OURS for port in ports}
-
-
-def test_room(sentinel: dict[str, Object]) -> None:
-    """The README says how much more the component requests than the plain shape."""
-    (readme,) = re.findall(r"\*\*Room:\*\* (\w+) CPU and (\w+) more", (Path("deploy") / "README.md").read_text())
-    for resource, said in zip(("cpu", "memory"), readme, strict=True):
-        redis, other = (
-            quantity(pod(sentinel, name)["containers"][0]["resources"]["requests"][resource]) for name in SERVERS
-        )
-        assert 2 * redis + 3 * other == quantity(said)
 
 
 def test_external_redis(shape: str, external: dict[str, Object]) -> None:

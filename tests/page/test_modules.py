@@ -22,12 +22,6 @@ def test_page_size() -> None:
 # Positions.
 
 
-@pytest.mark.parametrize("text", ["0-0", "1700000000000-12", "9007199254740991-9007199254740991"])
-def test_position_round_trip(blank: Page, text: str) -> None:
-    """A position is written as it was read."""
-    assert run(blank, "client-protocol", "return String(m.Position.parse(a))", text) == text
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -39,19 +33,6 @@ def test_position_malformed(blank: Page, text: object) -> None:
     """Anything else raises an error that shows it."""
     body = "try { return String(m.Position.parse(a)) } catch (error) { return error.message }"
     assert run(blank, "client-protocol", body, text).endswith(f"not {json.dumps(text, ensure_ascii=False)}")
-
-
-@pytest.mark.parametrize(
-    ("later", "earlier"),
-    [
-        *(("10-0", "9-0"), ("10-0", "9-9007199254740991"), ("5-10", "5-9")),
-        *(("9007199254740991-0", "9007199254740990-0"), ("1-9007199254740991", "1-9007199254740990")),
-    ],
-)
-def test_position_order(blank: Page, later: str, earlier: str) -> None:
-    """Positions compare as pairs of integers."""
-    body = "const [x, y] = a.map(m.Position.parse); return [x.isAfter(y), y.isAfter(x), x.isAfter(x)];"
-    assert run(blank, "client-protocol", body, [later, earlier]) == [True, False, False]
 
 
 # The protocol: tests/client_histories.json has its rules.
@@ -134,17 +115,6 @@ def test_printable(blank: Page) -> None:
     codes = [*range(0x3000), 0xD800, 0xDFFF, 0x1F469]
     body = "return m.printable(a.map((code) => String.fromCodePoint(code)).join(' '))"
     assert run(blank, "text", body, codes) == printable(" ".join(map(chr, codes)))
-
-
-def test_gap_text(page: Page) -> None:
-    """A gap's text has the times around it, once if they are equal, and only the first if it is not certain."""
-    page.clock.set_fixed_time(NOON / 1000)
-    body = """
-        const [after, before] = a.map((milliseconds) => ({ milliseconds }));
-        const gaps = [[after, before, true], [after, after, true], [after, before, false]];
-        return gaps.map(([after, before, certain]) => m.gapText({ after, before, certain }).match(/[0-9:]{8}/g));
-    """
-    assert run(page, "text", body, [NOON, NOON + 65_000]) == [["12:00:00", "12:01:05"], ["12:00:00"], ["12:00:00"]]
 
 
 # The list.

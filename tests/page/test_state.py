@@ -111,12 +111,6 @@ def test_connection_events(play: Play) -> None:
     assert play(steps, "events()") == ["connected 0", "moved", "unreachable", "resumed 0"]
 
 
-def test_first_connection_fails(play: Play) -> None:
-    """A page that could not connect at first is connected later, and not reconnected."""
-    steps: list[Step] = [[T, "connecting"], [T, "unreachable"], [T, "unreachable"], [T, welcome()], [T, "open"]]
-    assert play(steps, "[events(), state.statistics(now).reconnects]") == [["unreachable", "connected 0"], 0]
-
-
 def test_lost_while_resuming(play: Play) -> None:
     """A connection that ends before the page has caught up has an event with what it recovered."""
     away: list[Step] = [[T + 1, "lost"], [T + 9000, welcome(4)], [T + 9000, "open"]]
@@ -158,13 +152,6 @@ def test_instances(play: Play) -> None:
     assert play(steps, "[...state.instances('relay', now).keys()]", later=1) == ["new", "r"]
     many: list[Step] = [[T, numbered(n, broadcaster=f"b{n}")] for n in range(100)]
     assert play(many, "[...state.instances('broadcaster', now).keys()]") == [f"b{n}" for n in range(99, 79, -1)]
-
-
-def test_instance_with_clock_ahead(play: Play) -> None:
-    """A broadcaster whose clock is far ahead is removed like any other."""
-    steps: list[Step] = [[T, welcome(1)], [T, numbered(1, sent=T + 10**12, broadcaster="ahead")]]
-    assert play(steps, "[...state.instances('broadcaster', now).keys()]") == ["ahead"]
-    assert play(steps, "[...state.instances('broadcaster', now).keys()]", later=WINDOW + 1) == []
 
 
 # The buckets.
