@@ -13,8 +13,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
-_TCP_SCHEMES = ("redis", "rediss", "valkey", "valkeys")
-SCHEMES = (*_TCP_SCHEMES, *(f"{scheme}+sentinel" for scheme in _TCP_SCHEMES), "unix")
+SCHEMES = (*(f"{name}{kind}" for name in ("redis", "valkey") for kind in ("", "s", "+sentinel", "s+sentinel")), "unix")
 FORMS = "redis://HOST:PORT, rediss://HOST:PORT (TLS), redis+sentinel://HOST,HOST,HOST/SERVICE or unix:///PATH"
 
 _FLAGS = re.IGNORECASE | re.DOTALL

@@ -21,8 +21,7 @@ from hello.channel import HEARTBEAT_SECONDS, ChannelLost
 from hello.channel.address import Access, parse
 
 REPLY_SECONDS = 4.0  # without a byte of a reply the server counts as gone: clients are notified within 6 s
-SENTINEL_SECONDS = 1.0  # for a sentinel's replies, which take it some milliseconds
-LATE_SENTINEL_SECONDS = 0.2  # more for the others, once most sentinels have replied
+SENTINEL_SECONDS = 0.5  # for each step of a question to a sentinel, which takes it some milliseconds
 RESOLVE_SECONDS = 1.0  # for the name of a server that did not reply: to resolve it takes a cluster some milliseconds
 
 
@@ -35,9 +34,10 @@ class Server:
     def __init__(self, url: str, access: Access) -> None:
         self._address = address = parse(url)
         self.tls = address.tls
-        self._primary: tuple[str, int] | None = None  # by the sentinels
+        self._primary = ("", 0)  # host and port by the sentinels, once one has replied
         self._settled = False  # True if most sentinels replied, and no failover was in progress
         self._asked_at = 0.0
+        self._asking = anyio.Lock()
         self._options: dict[str, Any] = {  # of connections to sentinels too
             "decode_responses": True,
             "protocol": 2,  # these two fix the form of a reply, whatever the next default of the library is
@@ -103,12 +103,20 @@ class Server:
         """Return host and port of the primary; a pool calls this for each connection.
 
         All sentinels are asked at once, and the latest failover counts. The first reply alone may come from a sentinel
-        that has not heard of it yet, or is cut off from the others, together with the old primary.
+        that has not heard of it yet, or is cut off from the others, together with the old primary. Callers that come
+        while others wait share the next replies.
 
         Raises the error of a sentinel if none knows the primary.
         """
+        called_at = monotonic()
+        async with self._asking:
+            if self._asked_at < called_at:
+                await self._ask_sentinels(service)
+            return self._primary
+
+    async def _ask_sentinels(self, service: str) -> None:
         self._asked_at = monotonic()
-        found: list[tuple[int, str, int, str]] = []  # the number of the failover, the primary since then, its state
+        found: list[tuple[int, str, int, str]] = []  # the number of the failover, the primary since then, its flags
         errors: list[Exception] = []
 
         async def ask(host: str, port: int) -> None:
@@ -123,18 +131,15 @@ class Server:
                 errors.append(error)
             else:
                 found.append((int(state["config-epoch"]), *primary, str(state["flags"])))
-                if 2 * len(found) > len(self._address.hosts):
-                    group.cancel_scope.deadline = anyio.current_time() + LATE_SENTINEL_SECONDS
 
         async with anyio.create_task_group() as group:
             for host, port in self._address.hosts:
                 group.start_soon(ask, host, port)
         if not found:
+            self._asked_at = 0.0  # nobody shares this
             raise max(errors, key=lambda error: isinstance(error, ResponseError))
         self._primary = max(found)[1:3]
-        failing_over = any("failover_in_progress" in flags for *_, flags in found)
-        self._settled = not failing_over and 2 * len(found) > len(self._address.hosts)
-        return self._primary
+        self._settled = 2 * len(found) > len(self._address.hosts) and not any("failover" in each[3] for each in found)
 
     async def resolves(self) -> bool:
         """Return True if the name of a server resolves now: a connect may have failed, or timed out, since not."""
@@ -149,8 +154,7 @@ class _FilePassword(CredentialProvider):
     """Reads the password at each connection, so that a new one needs no restart."""
 
     def __init__(self, username: str, path: str) -> None:
-        self._username = username
-        self._path = Path(path)
+        self._username, self._path = username, Path(path)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
         try:
