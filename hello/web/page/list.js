@@ -2,17 +2,20 @@
 // Draws the log, newest first, and announces its new messages and gaps to screen readers.
 
 import { pushBounded } from "./bounded.js";
-import { KEPT_IDS } from "./client-protocol.js";
+import { KEPT_IDS, MAX_TIME } from "./client-protocol.js";
 import { byId, html, setText } from "./elements.js";
 import { announcementText, delayText, eventText, formatTime, gapText, jumpText } from "./text.js";
 
 /**
  * @import { Gap } from "./client-protocol.js"
- * @import { Item, ShownMessage } from "./state.js"
+ * @import { Event, Item, ShownMessage } from "./state.js"
  */
 
 const MAX_ENTRIES = KEPT_IDS; // a message in the list is never listed again
 const ANNOUNCE_INTERVAL_MS = 5000; // between two announcements; all that came in between becomes one
+
+/** @type {Set<Event["kind"]>} */
+const TROUBLE = new Set(["channel-down", "slow", "lost", "dead", "unreachable", "garbled", "offline"]);
 
 const list = byId("messages");
 const announcement = byId("announcement");
@@ -97,10 +100,20 @@ function drawItem(item) {
 	switch (item.type) {
 		case "gap": {
 			const positions = { "data-after": String(item.after), "data-before": String(item.before) };
-			return html("li", { class: "gap", ...positions }, gapText(item));
+			return html(
+				"li",
+				{ class: "gap", ...positions },
+				drawTime(item.before.milliseconds),
+				html("p", {}, gapText(item)),
+			);
 		}
 		case "event":
-			return html("li", { class: "event" }, drawTime(item.at), html("p", {}, eventText(item)));
+			return html(
+				"li",
+				{ class: TROUBLE.has(item.kind) ? "event trouble" : "event" },
+				drawTime(item.at),
+				html("p", {}, eventText(item)),
+			);
 		case "message":
 			return drawMessage(item);
 	}
@@ -124,5 +137,5 @@ function drawMessage(message) {
 
 /** @param {number} time */
 function drawTime(time) {
-	return html("time", { datetime: new Date(time).toISOString() }, formatTime(time));
+	return html("time", { datetime: new Date(Math.min(time, MAX_TIME)).toISOString() }, formatTime(time));
 }

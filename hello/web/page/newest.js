@@ -25,7 +25,7 @@ export function drawNewest(state) {
 	const { newest, brokenHop, condition } = state;
 	if (newest !== null) {
 		drawText(newest.text);
-		const { time, broadcaster, delay } = aboutText(newest);
+		const { time, broadcaster, delay } = aboutText(newest, condition === "connected");
 		if (about.childElementCount === 0) {
 			about.append(html("time"), html("span", { class: "name" }), html("span", { class: "delay" }));
 		}

@@ -4,7 +4,7 @@
 
 import { byId, html, setAttribute, setText } from "./elements.js";
 import { listText } from "./list.js";
-import { adviceText, formatTime, reportText, retryText, statisticsRows, statusText } from "./text.js";
+import { adviceText, formatTime, lossText, reportText, retryText, statisticsRows, statusText } from "./text.js";
 
 /** @import { State } from "./state.js" */
 
@@ -12,6 +12,7 @@ const COPIED_MS = 2000; // how long the button shows the result
 
 const pill = byId("pill");
 const status = byId("state");
+const losses = byId("losses");
 const sentence = byId("sentence");
 const retry = byId("retry");
 const advice = byId("advice");
@@ -32,6 +33,7 @@ export function drawStatus(state) {
 	setAttribute(document.documentElement, "class", condition);
 	setText(pill, short);
 	setText(status, long);
+	setText(losses, lossText(state));
 	setText(sentence, long);
 	setText(retry, retryText(connection));
 	setText(advice, adviceText(state));

@@ -2,7 +2,7 @@
 // Every text that the page shows, except for those of index.html. This module does not use the document.
 
 import { MAX_TIME } from "./client-protocol.js";
-import { CHANNEL_TO_RELAY, RELAY_TO_PAGE } from "./state.js";
+import { CHANNEL_TO_RELAY, RELAY_TO_PAGE, WINDOW_MS } from "./state.js";
 import { IDLE_TIMEOUT_MS } from "./transport.js";
 
 /**
@@ -231,8 +231,8 @@ export function gapText({ after, before, certain }) {
 	const from = formatTime(after.milliseconds);
 	const to = formatTime(before.milliseconds);
 	if (!certain) return `Messages after ${from} may be lost: the relay could not resume from there.`;
-	const when = from === to ? `at ${from}` : `between ${from} and ${to}`;
-	return `Messages ${when} are lost: the relay no longer has them.`;
+	const which = from === to ? `Some messages of ${from}` : `Messages between ${from} and ${to}`;
+	return `${which} are lost: the relay no longer has them.`;
 }
 
 /**
@@ -253,12 +253,31 @@ export function announcementText(gaps, count, newest) {
 }
 
 /**
- * Returns what stands below the newest message.
+ * Returns what stands below the newest message: when and by whom it was sent, and how it came or, without a connection, how
+ * old it is, since a newer one may exist. The last part alone changes its width.
  *
  * @param {ShownMessage} message
+ * @param {boolean} isLive
  */
-export function aboutText(message) {
-	return { time: formatTime(message.sent_at), broadcaster: message.broadcaster, delay: delayText(message) };
+export function aboutText(message, isLive, now = Date.now()) {
+	const { sent_at: sentAt, broadcaster, delivery } = message;
+	const age = formatDuration(Math.max(0, Math.floor((now - sentAt) / 1000) * 1000));
+	const delay = delivery === "live" ? `took ${delayText(message)}` : delayText(message);
+	return {
+		time: `sent ${formatTime(sentAt, now)}`,
+		broadcaster: `by ${broadcaster}`,
+		delay: isLive ? delay : `${age} ago`,
+	};
+}
+
+/**
+ * Returns the losses of the last ten minutes: "2 gaps", or an empty text.
+ *
+ * @param {State} state
+ */
+export function lossText({ events }, now = Date.now()) {
+	const count = events.filter(({ kind, at }) => kind === "gap" && at >= now - WINDOW_MS).length;
+	return count === 0 ? "" : formatCount(count, "gap");
 }
 
 /** @param {ShownMessage} message */
