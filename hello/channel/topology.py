@@ -36,7 +36,7 @@ class Server:
         self.tls = address.tls
         self._primary = ("", 0)  # host and port by the sentinels, once one has replied
         self._settled = False  # True if most sentinels replied, and no failover was in progress
-        self._asked_at = 0.0
+        self._asked_at = 0.0  # when the question was sent whose replies these are
         self._asking = anyio.Lock()
         self._options: dict[str, Any] = {  # of connections to sentinels too
             "decode_responses": True,
@@ -115,7 +115,7 @@ class Server:
             return self._primary
 
     async def _ask_sentinels(self, service: str) -> None:
-        self._asked_at = monotonic()
+        asked_at = monotonic()
         found: list[tuple[int, str, int, str]] = []  # the number of the failover, the primary since then, its flags
         errors: list[Exception] = []
 
@@ -136,8 +136,8 @@ class Server:
             for host, port in self._address.hosts:
                 group.start_soon(ask, host, port)
         if not found:
-            self._asked_at = 0.0  # nobody shares this
             raise max(errors, key=lambda error: isinstance(error, ResponseError))
+        self._asked_at = asked_at  # set at the end, so that nobody shares what failed or was cancelled
         self._primary = max(found)[1:3]
         self._settled = 2 * len(found) > len(self._address.hosts) and not any("failover" in each[3] for each in found)
 
