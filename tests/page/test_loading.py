@@ -21,7 +21,7 @@ from tests.processes import HelloProcess
 
 pytestmark = pytest.mark.browser
 
-LOADS = int(os.environ.get("TEST_LOADS", "6"))  # of the page, while the relays are restarted one after the other
+LOADS = int(os.environ.get("TEST_LOADS", "3"))  # of the page, while the relays are restarted one after the other
 ALERT = "[role=alert]"
 
 
